@@ -94,7 +94,7 @@ impl<D: Downstream> Ingest<D> {
     /// Publishes a client's draft: it is stamped, judged, numbered, delivered, stored and queued for the
     /// cluster. Refusals are counted by whoever answers them.
     pub fn publish(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.publish_or_await(now, draft, None, None)
+        self.publish_or_await(now, draft, None, None, |_| Ok(()))
     }
 
     /// Publishes a client's draft as [`Ingest::publish`] does, if these rights allow it.
@@ -104,7 +104,7 @@ impl<D: Downstream> Ingest<D> {
         draft: &Draft<'_>,
         rights: Option<&PublishRights>,
     ) -> Result<Accepted, Refusal> {
-        self.publish_or_await(now, draft, rights, None)
+        self.publish_or_await(now, draft, rights, None, |_| Ok(()))
     }
 
     /// Publishes a client's draft whose answer waits until every live member holds the record or a newer one.
@@ -116,7 +116,20 @@ impl<D: Downstream> Ingest<D> {
         rights: Option<&PublishRights>,
         token: u64,
     ) -> Result<Accepted, Refusal> {
-        self.publish_or_await(now, draft, rights, Some(token))
+        self.publish_or_await(now, draft, rights, Some(token), |_| Ok(()))
+    }
+
+    /// Publishes a client's draft as [`Ingest::publish_by`] or, with a `token`, [`Ingest::publish_awaited`] does, if
+    /// `check` lets it pass. `check` is shown the latest record of the source, under the lock of its shard, so nothing
+    /// comes between the check and the publish at this node.
+    pub(crate) fn publish_if(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        (rights, token): (Option<&PublishRights>, Option<u64>),
+        check: impl Fn(Option<&Record>) -> Result<(), Refusal>,
+    ) -> Result<Accepted, Refusal> {
+        self.publish_or_await(now, draft, rights, token, check)
     }
 
     fn publish_or_await(
@@ -125,11 +138,12 @@ impl<D: Downstream> Ingest<D> {
         draft: &Draft<'_>,
         rights: Option<&PublishRights>,
         token: Option<u64>,
+        check: impl Fn(Option<&Record>) -> Result<(), Refusal>,
     ) -> Result<Accepted, Refusal> {
         let applied = Some(&self.metrics.publishes_applied);
         let entrant = Entrant { now, draft, rights, downstream: &self.downstream };
         let admitted = self.gate.admit(&entrant);
-        let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied));
+        let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied, check));
         let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {
             Ok(Outcome::Duplicate) => Verdict::Same,
             Ok(Outcome::Stale { .. }) => Verdict::Older,
@@ -143,10 +157,10 @@ impl<D: Downstream> Ingest<D> {
     /// Publishes a record of the node itself, under a name that clients may not publish to. It does not
     /// pass the gate, and is not counted among the clients' publishes.
     pub(crate) fn tell(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
-        self.merge_draft(now, draft, None, None)
+        self.merge_draft(now, draft, None, None, |_| Ok(()))
     }
 
-    /// Judges a draft, and applies it if it wins; `applied` then counts it. With a `token`, the cluster
+    /// Judges a draft that `check` lets pass, and applies it if it wins; `applied` then counts it. With a `token`, the cluster
     /// machine is asked to report under it when every member holds the winner.
     fn merge_draft(
         &self,
@@ -154,6 +168,7 @@ impl<D: Downstream> Ingest<D> {
         draft: &Draft<'_>,
         token: Option<u64>,
         applied: Option<&Counter>,
+        check: impl Fn(Option<&Record>) -> Result<(), Refusal>,
     ) -> Result<Accepted, Refusal> {
         let unstamped = stamp_of(0, &draft.payload);
         if self.latest.bytes() > self.bounds.map_bytes_max {
@@ -161,6 +176,7 @@ impl<D: Downstream> Ingest<D> {
         }
         self.latest.update(&draft.source, |slot| {
             let (current, guard) = (slot.current(), slot.guard());
+            check(current.map(|record| &**record))?;
             let ts = match draft.ts {
                 Some(ts) => ts,
                 None => {

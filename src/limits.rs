@@ -98,6 +98,9 @@ pub const HANDSHAKE_US_MAX: u64 = 5_000_000;
 pub const PING_US: u64 = 25_000_000;
 /// Silence after which the node closes a client's connection with code 4201, in microseconds.
 pub const PONG_US_MAX: u64 = 35_000_000;
+/// Interval at which a client with a stream of events is sent a comment, in microseconds. Programs between a client and
+/// a node that close silent connections wait for at least half a minute.
+pub const COMMENT_US: u64 = 15_000_000;
 /// Interval at which a subscriber is sent a resume token, in microseconds.
 pub const RESUME_US: u64 = 10_000_000;
 /// Most bytes that may wait for one connection with `mode=all`. Beyond it the connection is closed with code

@@ -40,6 +40,8 @@ pub struct ConnectionGauges {
     pub publish: Gauge,
     /// WebSockets on `/subscribe`.
     pub subscribe: Gauge,
+    /// Streams of events on `/v1/stream`.
+    pub stream: Gauge,
     /// Connections with plain HTTP requests.
     pub http: Gauge,
 }
@@ -238,8 +240,9 @@ impl Metrics {
         text.gauge("store_spilled_records", help, &self.store_spilled_records);
         text.gauge("store_up", "1 while records become durable, else 0.", &self.store_up);
         text.head("connections", "gauge", "Open connections.");
-        let ConnectionGauges { publish, subscribe, http } = &self.connections;
-        for (endpoint, gauge) in [("publish", publish), ("subscribe", subscribe), ("http", http)] {
+        let ConnectionGauges { publish, subscribe, stream, http } = &self.connections;
+        let gauges = [("publish", publish), ("subscribe", subscribe), ("stream", stream), ("http", http)];
+        for (endpoint, gauge) in gauges {
             text.line(format_args!("connections{{endpoint=\"{endpoint}\"}} {}", gauge.get()));
         }
         text.head("http_cuts_total", "counter", "HTTP connections that were cut, by reason.");
@@ -414,6 +417,7 @@ mod tests {
             "anode_clock_offset_seconds 0",
             "anode_store_pending_records 0",
             "anode_connections{endpoint=\"subscribe\"} 0",
+            "anode_connections{endpoint=\"stream\"} 0",
             "anode_sources 0",
         ] {
             assert!(text.contains(&format!("\n{name}\n")), "{name} in\n{text}");

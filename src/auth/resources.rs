@@ -20,6 +20,20 @@ pub enum Resource {
     Sources,
     /// The latest record of a source, or its history.
     Source,
+    /// A stream of records, as Server-Sent Events.
+    Stream,
+    /// All records that match, one a line.
+    Export,
+    /// The lines of an export on their way back.
+    Import,
+    /// The request that the node leaves in good order.
+    Drain,
+    /// The request that the cluster forgets a member.
+    Forget,
+    /// The description of all requests over HTTP.
+    OpenApi,
+    /// The description of the messages over WebSocket.
+    AsyncApi,
     /// Publishing over HTTP.
     Publish,
     /// The WebSocket of publishers.
@@ -30,13 +44,20 @@ pub enum Resource {
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 9] = [
+    pub const ALL: [Resource; 16] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
         Resource::Members,
         Resource::Sources,
         Resource::Source,
+        Resource::Stream,
+        Resource::Export,
+        Resource::Import,
+        Resource::Drain,
+        Resource::Forget,
+        Resource::OpenApi,
+        Resource::AsyncApi,
         Resource::Publish,
         Resource::PublishSocket,
         Resource::SubscribeSocket,
@@ -51,19 +72,47 @@ impl Resource {
             Resource::Members => "/v1/members",
             Resource::Sources => "/v1/sources",
             Resource::Source => "/v1/sources/",
+            Resource::Stream => "/v1/stream",
+            Resource::Export => "/v1/export",
+            Resource::Import => "/v1/import",
+            Resource::Drain => "/v1/admin/drain",
+            Resource::Forget => "/v1/admin/forget/",
+            Resource::OpenApi => "/v1/openapi.json",
+            Resource::AsyncApi => "/v1/asyncapi.json",
             Resource::Publish => "/v1/publish",
             Resource::PublishSocket => "/publish",
             Resource::SubscribeSocket => "/subscribe",
         }
     }
 
-    /// The right that a request needs, by whatever method.
+    /// The methods that the path knows, which the descriptions of all requests must name. `HEAD` is known wherever `GET` is, and is not named.
+    #[cfg(test)]
+    pub fn methods(self) -> &'static [&'static str] {
+        match self {
+            Resource::Source => &["GET", "PUT", "DELETE"],
+            Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],
+            _ => &["GET"],
+        }
+    }
+
+    /// The right that a request needs that reads, or that has the only method of the path.
     pub fn right(self) -> Right {
         match self {
             Resource::Live | Resource::Ready => Right::Public,
+            Resource::OpenApi | Resource::AsyncApi => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
-            Resource::Publish | Resource::PublishSocket => Right::Publish,
+            Resource::Stream | Resource::Export => Right::Subscribe,
+            Resource::Publish | Resource::PublishSocket | Resource::Import => Right::Publish,
+            Resource::Drain | Resource::Forget => Right::Admin,
+        }
+    }
+
+    /// The right that a request with this method needs.
+    pub fn right_for(self, method: &str) -> Right {
+        match (self, method) {
+            (Resource::Source, "PUT" | "DELETE") => Right::Publish,
+            _ => self.right(),
         }
     }
 
@@ -87,8 +136,20 @@ mod tests {
             assert_eq!(Resource::of(resource.path()), Some(resource));
         }
         assert_eq!(Resource::of("/v1/sources/a/b"), Some(Resource::Source));
-        for nothing in ["", "/", "/healthz/", "/v1", "/v1/sourcesx", "/V1/members", "/v1/members/a"] {
+        for nothing in
+            ["", "/", "/healthz/", "/v1", "/v1/sourcesx", "/V1/members", "/v1/members/a", "/v1/admin/"]
+        {
             assert_eq!(Resource::of(nothing), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_a_source_needs_the_right_to_publish() {
+        assert_eq!(Resource::Source.right_for("GET"), Right::Subscribe);
+        assert_eq!(Resource::Source.right_for("HEAD"), Right::Subscribe);
+        for method in ["PUT", "DELETE"] {
+            assert_eq!(Resource::Source.right_for(method), Right::Publish);
+            assert_eq!(Resource::Drain.right_for(method), Right::Admin);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! outputs of the parts come out in one queue of effects. The machine itself only seals and opens messages,
 //! counts, and puts membership first, so that load never makes a healthy node look dead.
 
+mod forget;
 mod keys;
 
 use std::collections::VecDeque;

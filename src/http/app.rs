@@ -9,6 +9,8 @@ use axum::response::Response;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::NodeService;
+use super::problem::Problem;
+use crate::protocol::refusal::Code;
 
 /// The settings of the control plane.
 #[derive(Clone, Copy, Debug)]
@@ -54,4 +56,17 @@ pub(super) fn typed(kind: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+/// The result of a handler. The operator `?` turns a refusal into a problem.
+pub(super) type HandlerResult = Result<Response, Problem>;
+
+/// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
+pub(super) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a request failed");
+        Problem::new(Code::Internal, "the node failed to answer")
+    })
 }

@@ -20,13 +20,13 @@ use crate::protocol::refusal::{Code, Refusal};
 const BODY_WINDOWS_MAX: u32 = 3;
 
 /// Reads a body to its end. Afterwards its client is not waited for any longer.
-pub(super) async fn read(app: &App, seat: &Arc<Seat>, mut body: Body) -> Result<HeldBody, Problem> {
+pub(super) async fn read(app: &App, seat: &Arc<Seat>, body: Body) -> Result<HeldBody, Problem> {
     if body.size_hint().lower() > app.body_bytes_max as u64 {
         return Err(too_large(app));
     }
     let mut held = seat.hold_body();
-    let mut pace = None;
-    while let Some(piece) = poll_fn(|cx| poll_piece(app, seat, &mut pace, &mut body, cx)).await? {
+    let mut pieces = BodyPieces::within(body, BODY_WINDOWS_MAX);
+    while let Some(piece) = pieces.next(app, seat).await? {
         if held.bytes().len() + piece.len() > app.body_bytes_max {
             return Err(too_large(app));
         }
@@ -36,42 +36,69 @@ pub(super) async fn read(app: &App, seat: &Arc<Seat>, mut body: Body) -> Result<
     Ok(held)
 }
 
-/// Becomes ready with the next piece of the body, `None` at its end.
-fn poll_piece(
-    app: &App,
-    seat: &Seat,
-    pace: &mut Option<Pace>,
-    body: &mut Body,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<Bytes>, Problem>> {
-    if seat.is_cut() {
-        let detail = "others needed the place or the memory of this request while its body arrived";
-        return Poll::Ready(Err(Problem::new(Code::Overloaded, detail)));
+/// The pieces of a body, which must arrive at the least rate.
+pub(super) struct BodyPieces {
+    body: Body,
+    pace: Option<Pace>,
+    /// Number of windows of the least rate within which the body must have arrived.
+    windows_max: u32,
+}
+
+impl BodyPieces {
+    /// The pieces of a body of any length, which may take any time.
+    pub(super) fn new(body: Body) -> BodyPieces {
+        BodyPieces::within(body, u32::MAX)
     }
-    loop {
-        return match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(None) => Poll::Ready(Ok(None)),
-            Poll::Ready(Some(Ok(frame))) => {
-                // Trailers say nothing that anybody wants to know.
-                let Ok(piece) = frame.into_data() else { continue };
-                if let Some(pace) = pace {
-                    pace.handle_moved(piece.len());
+
+    fn within(body: Body, windows_max: u32) -> BodyPieces {
+        BodyPieces { body, pace: None, windows_max }
+    }
+
+    /// Waits for the next piece; `None` at the end of the body.
+    pub(super) async fn next(&mut self, app: &App, seat: &Seat) -> Result<Option<Bytes>, Problem> {
+        poll_fn(|cx| self.poll_next(app, seat, cx)).await
+    }
+
+    /// Notes that the body was not read for a while, for which the client is not to blame.
+    pub(super) fn handle_pause(&mut self) {
+        self.pace = None;
+    }
+
+    fn poll_next(
+        &mut self,
+        app: &App,
+        seat: &Seat,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, Problem>> {
+        if seat.is_cut() {
+            let detail = "others needed the place or the memory of this request while its body arrived";
+            return Poll::Ready(Err(Problem::new(Code::Overloaded, detail)));
+        }
+        loop {
+            return match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(None) => Poll::Ready(Ok(None)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers say nothing that anybody wants to know.
+                    let Ok(piece) = frame.into_data() else { continue };
+                    if let Some(pace) = &mut self.pace {
+                        pace.handle_moved(piece.len());
+                    }
+                    Poll::Ready(Ok(Some(piece)))
                 }
-                Poll::Ready(Ok(Some(piece)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let detail = format!("the body did not arrive whole: {error}");
-                Poll::Ready(Err(Refusal::new(Code::BadRequest, detail).into()))
-            }
-            Poll::Pending => {
-                let pace = pace.get_or_insert_with(Pace::start);
-                if pace.poll_too_slow(cx).is_pending() && pace.windows() < BODY_WINDOWS_MAX {
-                    return Poll::Pending;
+                Poll::Ready(Some(Err(error))) => {
+                    let detail = format!("the body did not arrive whole: {error}");
+                    Poll::Ready(Err(Refusal::new(Code::BadRequest, detail).into()))
                 }
-                app.node.metrics().http_cuts.slow_body.increment();
-                Poll::Ready(Err(too_slow()))
-            }
-        };
+                Poll::Pending => {
+                    let pace = self.pace.get_or_insert_with(Pace::start);
+                    if pace.poll_too_slow(cx).is_pending() && pace.windows() < self.windows_max {
+                        return Poll::Pending;
+                    }
+                    app.node.metrics().http_cuts.slow_body.increment();
+                    Poll::Ready(Err(too_slow()))
+                }
+            };
+        }
     }
 }
 

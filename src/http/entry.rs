@@ -23,9 +23,9 @@ use crate::protocol::refusal::{Code, Refusal};
 /// Methods that pages which may connect may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 /// Header fields that pages may send.
-const ALLOWED_FIELDS: &str = "authorization, content-type";
+const ALLOWED_FIELDS: &str = "authorization, content-type, if-match, if-none-match, last-event-id";
 /// Header fields that pages may read besides those that every page may.
-const EXPOSED_FIELDS: &str = "retry-after, www-authenticate, allow";
+const EXPOSED_FIELDS: &str = "etag, retry-after, www-authenticate, allow";
 /// Seconds for which a browser may remember the answer to a preflight.
 const PREFLIGHT_SECONDS: &str = "600";
 
@@ -89,7 +89,8 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<(Option<Resour
     check_host(request.version() >= Version::HTTP_11, hosts)
         .map_err(|detail| Problem::new(Code::BadRequest, detail))?;
     let resource = Resource::of(request.uri().path());
-    let right = resource.map_or(Right::Known, Resource::right);
+    let method = request.method().as_str();
+    let right = resource.map_or(Right::Known, |resource| resource.right_for(method));
     let door = app.node.door();
     if right != Right::Public {
         door.check_host(caller)?;

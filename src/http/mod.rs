@@ -17,17 +17,22 @@
 //! Rejected: all of HTTP inside the event loops (a second, hand-written HTTP server with chunked bodies), and
 //! a port of its own (two ports to open, forward and document).
 
+mod admin;
+mod api;
 mod app;
 mod authority;
 mod body;
 mod buffers;
 mod entry;
 mod exchange;
+mod export;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod health;
+mod history;
+mod import;
 mod leased;
-
+mod lines;
 mod pace;
 mod page;
 mod params;
@@ -37,7 +42,10 @@ mod publish;
 mod raw;
 mod routes;
 mod serve;
+mod source;
 mod stream;
+mod tally;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -51,6 +59,7 @@ use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::PublishFrame;
+use crate::protocol::etag::Precondition;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
@@ -58,9 +67,24 @@ use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
 pub use app::HttpOptions;
 pub use authority::check_host;
 pub use health::HealthPath;
-pub use raw::{HEAD_LATE, RawAnswer, raw_problem};
+pub use raw::{HEAD_LATE, RawAnswer, raw_problem, stream_head};
 pub use serve::{GRACE_US, HandOver, Http, IDLE, Reservation};
 pub use stream::{ClientSocket, SocketLayer};
+pub use wait::{Nudge, SourceWatch, WATCHES_MAX};
+
+/// The records that a page is to have.
+pub struct Wanted<'a> {
+    /// The pattern that their names match.
+    pub pattern: Pattern,
+    /// The name after which theirs come, if there is one.
+    pub after: Option<&'a str>,
+    /// Most records.
+    pub limit: usize,
+    /// Timestamp, in microseconds, that theirs must exceed, if there is one.
+    pub updated_since: Option<u64>,
+    /// Who asks and may see only a part of them; `None` if everybody may see all.
+    pub reader: Option<Access>,
+}
 
 /// A page of records that the node is looking for, in parts that take about a millisecond.
 pub trait PageSearch: Send {
@@ -68,6 +92,26 @@ pub trait PageSearch: Send {
     fn advance(&mut self) -> bool;
     /// Returns the records that were found, in the order of their names.
     fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
+}
+
+/// A walk through all records that match a pattern, deletions included, in parts that take about a millisecond.
+pub trait RecordWalk: Send {
+    /// Returns the next records, of about `bytes` bytes of memory together; fewer if there is no time for more. Called on
+    /// a thread for blocking work.
+    fn next_part(&mut self, bytes: usize) -> Vec<SharedRecord>;
+    /// Returns whether all records have been returned.
+    fn is_over(&self) -> bool;
+}
+
+/// Why a member is not forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForgetError {
+    /// The node knows no member of this name.
+    Unknown,
+    /// The member takes part, or is about to.
+    Alive,
+    /// The node cannot tell the others at the moment.
+    Untold,
 }
 
 /// The interface through which the control plane uses its node. [`NodeService::history`] may block: it is called on
@@ -89,15 +133,14 @@ pub trait NodeService: Send + Sync + 'static {
     }
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
-    /// Begins to look for the visible records whose names match `pattern` and come after `after`, in the order of
-    /// names; at most `limit` of them. With a `reader`, only those that it may read.
-    fn list(
-        &self,
-        pattern: Pattern,
-        after: Option<&str>,
-        limit: usize,
-        reader: Option<Access>,
-    ) -> Box<dyn PageSearch>;
+    /// Begins to look for visible records, in the order of their names.
+    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch>;
+    /// Begins a walk through all records whose names match. With a `reader`, only through those that it may read.
+    fn walk(&self, pattern: Pattern, reader: Option<Access>) -> Box<dyn RecordWalk>;
+    /// Registers a request that waits for a change of the source: `nudge` is woken at the next change, once. The source
+    /// is to be looked at afterwards, since it may have changed before. Returns `None` if too many requests wait. The
+    /// request waits until what is returned is dropped.
+    fn watch(&self, source: &str, nudge: Nudge) -> Option<Box<dyn SourceWatch>>;
     /// One page of the history of a source.
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal>;
     /// Publishes the items of a frame with these rights, those that name no ack level with `level`, and sends the reply
@@ -109,6 +152,23 @@ pub trait NodeService: Send + Sync + 'static {
         reply: Reply,
         rights: Option<&PublishRights>,
     );
+    /// Publishes one item as [`NodeService::publish`] does, if the condition holds for the latest record of its source at
+    /// this node.
+    fn publish_if(
+        &self,
+        condition: &Precondition,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+        rights: Option<&PublishRights>,
+    );
+    /// Returns whether publishers are to wait, because much waits for the cluster, the store or subscribers.
+    fn is_congested(&self) -> bool;
+    /// Begins to leave the cluster in good order, and ends the process.
+    fn drain(&self);
+    /// Tells all nodes to forget a member that will not come back. Returns the boot number of the life that is
+    /// forgotten.
+    fn forget(&self, member: &str) -> Result<u64, ForgetError>;
     /// The door that every request passes.
     fn door(&self) -> &Door;
     /// The counters of the node. Gauges that are computed on demand are brought up to date before.

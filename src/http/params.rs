@@ -92,6 +92,23 @@ impl Query {
         })
     }
 
+    /// The time given by the parameter `name`, in microseconds, if it is given.
+    pub fn ts_if_given(&self, name: &'static str) -> Result<Option<u64>, Refusal> {
+        self.get(name).map(|_| self.ts(name, 0)).transpose()
+    }
+
+    /// The number given by the parameter `name`, of at most `most` and at least `least`; `None` if it is not given.
+    pub fn number(&self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => {
+                let message = format!("{name} is {text:?}; allowed are integers in {least} to {most}");
+                Err(bad_request(message))
+            }
+        }
+    }
+
     /// The ack level asked for by `ack`, or the default.
     pub fn ack(&self) -> Result<AckLevel, Refusal> {
         let Some(text) = self.get("ack") else { return Ok(AckLevel::default()) };
@@ -122,7 +139,7 @@ mod tests {
 
     #[test]
     fn queries() {
-        let known = ["pattern", "limit", "after", "ack", "from"];
+        let known = ["pattern", "limit", "after", "ack", "from", "to"];
         let query = Query::parse(Some("pattern=a%2F*&limit=7&&after=x+y&from=5"), &known).expect("query");
         assert_eq!((query.pattern().expect("pattern").as_str(), query.limit()), ("a/*", Ok(7)));
         assert_eq!((query.get("after"), query.ts("from", 0)), (Some("x y"), Ok(5)));
@@ -136,6 +153,12 @@ mod tests {
         assert!(refused("limit=0").limit().is_err() && refused("limit=10001").limit().is_err());
         assert!(refused("limit=").limit().is_err() && refused("ack=best").ack().is_err());
         assert_eq!(refused("pattern=a**").pattern().expect_err("pattern").code, Code::BadPattern);
+        assert_eq!(refused("from=7").number("from", 1, 7), Ok(Some(7)));
+        assert_eq!(refused("to=7").number("from", 1, 7), Ok(None));
+        assert!(
+            refused("from=8").number("from", 1, 7).is_err()
+                && refused("from=0").number("from", 1, 7).is_err()
+        );
         assert_eq!(refused("from=-1").ts("from", 0).expect_err("from").code, Code::BadTimestamp);
     }
 }

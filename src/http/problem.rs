@@ -71,6 +71,13 @@ impl Problem {
         Problem { extra: [b",", members].concat(), ..Problem::new(Code::NotFound, detail) }
     }
 
+    /// Adds members to the JSON object of the problem, written one after the other with commas between them.
+    pub fn with_members(mut self, members: &[u8]) -> Problem {
+        self.extra.push(b',');
+        self.extra.extend_from_slice(members);
+        self
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.status.as_u16()

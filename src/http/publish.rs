@@ -1,4 +1,4 @@
-//! `POST /v1/publish`: one frame as on the WebSocket is the body of a request.
+//! `POST /v1/publish`, whose body is one frame as on the WebSocket, and the publish of one record by other requests.
 
 use std::sync::Arc;
 
@@ -17,13 +17,17 @@ use super::places::Seat;
 use super::problem::Problem;
 use crate::auth::PublishRights;
 use crate::memory::{Lease, MemoryUse};
+use crate::protocol::AckLevel;
+use crate::protocol::answer::Published;
+use crate::protocol::draft::{Draft, Item, Items, PublishFrame};
+use crate::protocol::etag::Precondition;
 use crate::protocol::json::{publish_frame, write_publish_answers, write_published};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::{FrameReply, ItemReply};
 
 /// Memory that an item of a frame needs until it is answered, in bytes: while it waits for its ack level, and for
 /// the text of a refusal.
-const ANSWER_BYTES: usize = 512;
+pub(super) const ANSWER_BYTES: usize = 512;
 
 /// Publishes the body. One object is answered by its result or by a problem. An array is answered by 200
 /// and the array that a WebSocket would be sent: an entry for every item that has an id or was refused.
@@ -39,12 +43,8 @@ pub(super) async fn publish(
     let (receiver, _lease) = hand_in(&app, query.as_deref(), body.bytes(), sender)?;
     // The answer may take seconds, and the node has what it needs of the body.
     drop(body);
-    let Ok(reply) = receiver.await else {
-        let message = "the node is going; whether the record was applied is not known";
-        return Err(refuse(&app, Code::Overloaded, message));
-    };
     let mut out = Vec::new();
-    match reply {
+    match reply(&app, receiver).await? {
         FrameReply::One(answer) => write_published(&mut out, &answer?),
         FrameReply::Batch(items) => {
             write_publish_answers(&mut out, items.iter().map(ItemReply::as_answer), true);
@@ -71,6 +71,52 @@ fn hand_in(
     let rights = access.map(PublishRights::new);
     app.node.publish(&frame, level, reply, rights.as_ref());
     Ok((receiver, lease))
+}
+
+/// Waits for the answers to a frame.
+pub(super) async fn reply(app: &App, receiver: oneshot::Receiver<FrameReply>) -> Result<FrameReply, Problem> {
+    receiver.await.map_err(|_| {
+        let message = "the node is going; whether the record was applied is not known";
+        refuse(app, Code::Overloaded, message)
+    })
+}
+
+/// One record that a request asks to publish.
+pub(super) struct PublishRequest<'a> {
+    /// The record.
+    pub(super) draft: Draft<'a>,
+    /// The ack level to wait for.
+    pub(super) level: AckLevel,
+    /// The condition on the version that the source has.
+    pub(super) condition: Precondition,
+}
+
+/// Publishes one record. Returns the receiver on which the answer comes, and the lease of the memory that it needs.
+pub(super) fn publish_one(
+    app: &App,
+    PublishRequest { draft, level, condition }: PublishRequest<'_>,
+    Sender(access): Sender,
+) -> Result<(oneshot::Receiver<FrameReply>, Lease), Problem> {
+    let lease = lease(app, MemoryUse::Answers, ANSWER_BYTES)?;
+    let (answer, receiver) = Reply::channel();
+    let rights = access.map(PublishRights::new);
+    let frame = PublishFrame { items: Items::One(Item { id: None, draft: Ok(draft) }), is_batch: false };
+    match condition.is_empty() {
+        true => app.node.publish(&frame, level, answer, rights.as_ref()),
+        false => app.node.publish_if(&condition, &frame, level, answer, rights.as_ref()),
+    }
+    Ok((receiver, lease))
+}
+
+/// Waits for the answer to one record.
+pub(super) async fn published(
+    app: &App,
+    (receiver, _lease): (oneshot::Receiver<FrameReply>, Lease),
+) -> Result<Published, Problem> {
+    match reply(app, receiver).await? {
+        FrameReply::One(answer) => Ok(answer?),
+        FrameReply::Batch(_) => Err(refuse(app, Code::Internal, "one record was answered as several")),
+    }
 }
 
 /// The problem of a refused publish, which is counted.

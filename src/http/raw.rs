@@ -59,6 +59,18 @@ impl RawAnswer<'_> {
     }
 }
 
+/// The head of an answer that is a stream of Server-Sent Events, and ends with its connection. `further` has more lines of
+/// the head, each with its end; `wall_us` is the time in microseconds since the Unix epoch.
+pub fn stream_head(further: &str, wall_us: u64) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_micros(wall_us));
+    // The last field tells nginx not to collect events before it passes them on.
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\ndate: {date}\r\n\
+         {further}x-accel-buffering: no\r\nconnection: close\r\n\r\n"
+    );
+    head.into_bytes()
+}
+
 /// The bytes of an answer that is a problem and closes the connection.
 pub fn raw_problem(status: u16, refusal: &Refusal, further: &str, wall_us: u64) -> Vec<u8> {
     let answer = RawAnswer {

@@ -2,36 +2,32 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{HeaderValue, RETRY_AFTER, UPGRADE};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 
-use super::app::{App, typed};
+use super::admin::{drain, forget};
+use super::api::{asyncapi, openapi};
+use super::app::{App, HandlerResult, apart, typed};
 use super::entry::{Sender, around, unknown};
+use super::export::export;
 use super::health::HealthPath;
-use super::leased::{lease, leased_body, leased_json, resize};
+use super::import::import;
+use super::leased::{lease, leased_body, leased_json};
 use super::page::{MemberList, RecordPage};
-use super::params::{Query, Target};
+use super::params::Query;
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
-use super::{HttpOptions, NodeService};
+use super::source::{delete_source, put_source, source};
+use super::{HttpOptions, NodeService, Wanted};
 use crate::auth::Resource;
-use crate::limits::TS_MAX;
-use crate::memory::{Lease, MemoryUse};
-use crate::protocol::json::write_record;
-use crate::protocol::refusal::{Code, Refusal};
-use crate::record::{HistoryCursor, HistoryQuery, Record};
-
-/// Most records of a history that are read from the store at a time. After each such chunk the size of the page is
-/// checked.
-const HISTORY_CHUNK: usize = 64;
-/// Most bytes of records of a history that are read at a time, if each is as large as it may be: they are counted only
-/// when they are there. At least one record is read.
-const HISTORY_CHUNK_BYTES: usize = 2 * 1024 * 1024;
+use crate::memory::MemoryUse;
+use crate::protocol::refusal::Code;
 
 /// Memory that a search for a page needs for its place in each shard of the map, in bytes.
 const SEARCH_BYTES: usize = 14 * 1024;
@@ -64,14 +60,18 @@ fn handler_of(resource: Resource) -> MethodRouter<App> {
         Resource::Metrics => get(|State(app): State<App>| health(app, HealthPath::Metrics)),
         Resource::Members => get(members),
         Resource::Sources => get(list),
-        Resource::Source => get(source),
+        Resource::Source => get(source).put(put_source).delete(delete_source),
+        Resource::Stream => get(streamed_elsewhere),
+        Resource::Export => get(export),
+        Resource::Import => post(import),
+        Resource::Drain => post(drain),
+        Resource::Forget => post(forget),
+        Resource::OpenApi => get(openapi),
+        Resource::AsyncApi => get(asyncapi),
         Resource::Publish => post(publish),
         Resource::PublishSocket | Resource::SubscribeSocket => get(not_upgraded),
     }
 }
-
-/// The result of a handler. The operator `?` turns a refusal into a problem.
-type HandlerResult = Result<Response, Problem>;
 
 async fn health(app: App, path: HealthPath) -> Response {
     let answer = path.answer(&*app.node);
@@ -92,48 +92,22 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerRe
     leased_json(&app, MemberList::new(&members).with_reach(&reach).to_json())
 }
 
-async fn source(
-    State(app): State<App>,
-    Extension(sender): Extension<Sender>,
-    uri: Uri,
-    RawQuery(query): RawQuery,
-) -> HandlerResult {
-    // The path is not decoded yet, since `%2Fhistory` must be distinguished from `/history`.
-    match Target::parse(uri.path().strip_prefix(Resource::Source.path()).unwrap_or_default())? {
-        Target::History(source) => {
-            sender.check_readable(&source)?;
-            history(app, source, query).await
-        }
-        Target::Latest(source) => {
-            sender.check_readable(&source)?;
-            Query::parse(query.as_deref(), &[])?;
-            let Some(record) = app.node.get(&source) else {
-                return Err(Refusal::new(Code::NotFound, format!("no record of source {source:?}")).into());
-            };
-            if !record.is_visible(app.node.now().wall_us) {
-                return Err(Problem::deleted(&record));
-            }
-            let mut out = Vec::new();
-            write_record(&mut out, &record, false);
-            leased_json(&app, out)
-        }
-    }
-}
-
 async fn list(
     State(app): State<App>,
     Extension(Sender(reader)): Extension<Sender>,
     RawQuery(query): RawQuery,
 ) -> HandlerResult {
-    let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
+    let query = Query::parse(query.as_deref(), &["pattern", "limit", "after", "updated_since"])?;
     let (mut pattern, limit) = (query.pattern()?, query.limit()?);
+    let updated_since = query.ts_if_given("updated_since")?;
     if let Some(reader) = &reader {
         pattern = reader.rights().narrowed(pattern);
     }
     // The search needs this memory until its page is put together.
     let _search_lease = lease(&app, MemoryUse::Pages, SEARCH_BYTES + limit * FOUND_BYTES)?;
     // One more than asked for tells whether there is a next page.
-    let mut search = app.node.list(pattern, query.get("after"), limit + 1, reader);
+    let wanted = Wanted { pattern, after: query.get("after"), limit: limit + 1, updated_since, reader };
+    let mut search = app.node.search(wanted);
     loop {
         let _turn = app.search_permit().await;
         let is_complete;
@@ -165,86 +139,20 @@ async fn list(
     .await?
 }
 
-async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
-    let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
-    let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
-    let after = query.get("after").map(history_cursor).transpose()?;
-    let chunk_bytes_max = HISTORY_CHUNK_BYTES.min(app.node.memory().holder_max() / 2);
-    let most = (chunk_bytes_max / app.record_bytes_max.max(1)).clamp(1, HISTORY_CHUNK);
-    let mut page = RecordPage::new(&app);
-    let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
-    // Each chunk is a turn of its own on the threads for blocking work, so that long histories make room for others.
-    while limit > 0 && !page.is_full() {
-        let app = app.clone();
-        let shown;
-        let is_last;
-        (page, chunk, shown, is_last) = apart(move || {
-            let leased;
-            (chunk.limit, leased) = lease_chunk(&app, limit.min(most))?;
-            let found = app.node.history(&chunk)?;
-            let shown = push_chunk(&app, &mut page, &found.records, limit, leased)?;
-            chunk.after = found.after;
-            let is_last = chunk.after.is_none() || found.records.is_empty();
-            Ok::<_, Problem>((page, chunk, shown, is_last))
-        })
-        .await??;
-        limit -= shown;
-        if is_last {
-            break;
-        }
+/// Sends a client that asks for a stream of records on a connection of the control plane to a new connection, on which
+/// an event loop reads the request. Browsers and most other clients follow by themselves.
+async fn streamed_elsewhere(uri: Uri) -> Response {
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let headers = response.headers_mut();
+    // A relative reference, because a program in front of the node may know it by another path.
+    if let Ok(location) = HeaderValue::try_from(format!("stream{query}")) {
+        headers.insert(LOCATION, location);
     }
-    let after = chunk.after.map(|cursor| cursor.to_string());
-    page.finish(&app, after.as_deref())
-}
-
-/// Leases the memory of up to `most` records of a history before they are read: fewer where memory is short, and at
-/// least one. Returns their number and the lease.
-fn lease_chunk(app: &App, most: usize) -> Result<(usize, Lease), Problem> {
-    let mut records = most.max(1);
-    loop {
-        let mut leased = app.node.memory().lease();
-        let bytes = records * app.record_bytes_max;
-        match leased.set(bytes) {
-            Ok(()) => return Ok((records, leased)),
-            Err(_) if records > 1 => records /= 2,
-            Err(_) => return Ok((1, lease(app, MemoryUse::Pages, bytes)?)),
-        }
-    }
-}
-
-/// Adds those of a chunk of a history to the page that are shown, at most `limit`. The chunk is in memory until all of
-/// it is written, beside the page: `leased` is what was leased for it. Returns the number of records that were added.
-fn push_chunk(
-    app: &App,
-    page: &mut RecordPage,
-    chunk: &[Record],
-    limit: usize,
-    mut leased: Lease,
-) -> Result<usize, Problem> {
-    resize(app, MemoryUse::Pages, &mut leased, chunk.iter().map(Record::cost_bytes).sum())?;
-    let wall_us = app.node.now().wall_us;
-    // A value whose time to live has ended is not shown in a history either; deletions are.
-    let is_shown = |record: &&Record| record.stamp.deleted || record.is_visible(wall_us);
-    let mut shown = 0;
-    for record in chunk.iter().filter(is_shown).take(limit) {
-        page.push(app, record)?;
-        shown += 1;
-    }
-    Ok(shown)
-}
-
-/// Reads the cursor that a client sends back for the next page of a history.
-fn history_cursor(text: &str) -> Result<HistoryCursor, Refusal> {
-    text.parse()
-        .map_err(|_| Refusal::new(Code::BadRequest, format!("after {text:?} is no cursor of a history")))
-}
-
-/// Runs work that may take long on a thread for blocking work, so that `/healthz` need not wait for it.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "a request failed");
-        Problem::new(Code::Internal, "the node failed to answer")
-    })
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.

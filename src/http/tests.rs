@@ -94,6 +94,8 @@ struct Few {
     memory: Memory,
     door: TestDoor,
     not_ready: Mutex<Option<String>>,
+    /// The requests that have waited for changes.
+    watched: Mutex<Vec<(String, Nudge)>>,
     /// Bytes that were leased whenever a part of a history was read.
     leased_at_reads: Mutex<Vec<usize>>,
 }
@@ -130,6 +132,7 @@ impl Few {
 
     fn put(&self, source: &str, ts: u64, payload: Payload, ttl_ms: u64) {
         self.records.lock().insert(source.into(), Arc::new(record(source, ts, payload, ttl_ms)));
+        self.watched.lock().iter().filter(|(name, _)| name == source).for_each(|(_, nudge)| nudge.wake());
     }
 }
 
@@ -149,6 +152,24 @@ impl PageSearch for Found {
         self.records
     }
 }
+
+/// A walk that has found everything, and returns one record at a time.
+struct Walked(Vec<SharedRecord>);
+
+impl RecordWalk for Walked {
+    fn next_part(&mut self, _: usize) -> Vec<SharedRecord> {
+        self.0.drain(..1).collect()
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A watch that nobody counts.
+struct Unwatched;
+
+impl SourceWatch for Unwatched {}
 
 impl NodeService for Few {
     fn now(&self) -> Now {
@@ -188,13 +209,8 @@ impl NodeService for Few {
         self.records.lock().get(source).cloned()
     }
 
-    fn list(
-        &self,
-        pattern: Pattern,
-        after: Option<&str>,
-        limit: usize,
-        reader: Option<Access>,
-    ) -> Box<dyn PageSearch> {
+    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch> {
+        let Wanted { pattern, after, limit, updated_since, reader } = wanted;
         let records = self.records.lock();
         let is_after = |name: &str| {
             after.is_none_or(|after| name > after)
@@ -203,10 +219,22 @@ impl NodeService for Few {
         let found = records
             .iter()
             .filter(|(name, record)| is_after(name) && pattern.matches(name) && record.is_visible(WALL_US))
+            .filter(|(_, record)| updated_since.is_none_or(|since| record.stamp.ts > since))
             .map(|(_, record)| record.clone())
             .take(limit)
             .collect();
         Box::new(Found { records: found, parts: 3 })
+    }
+
+    fn walk(&self, pattern: Pattern, _: Option<Access>) -> Box<dyn RecordWalk> {
+        let records = self.records.lock();
+        let found = records.iter().filter(|(name, _)| pattern.matches(name));
+        Box::new(Walked(found.map(|(_, record)| record.clone()).collect()))
+    }
+
+    fn watch(&self, source: &str, nudge: Nudge) -> Option<Box<dyn SourceWatch>> {
+        self.watched.lock().push((source.into(), nudge));
+        Some(Box::new(Unwatched))
     }
 
     /// The history of a source is one record for each number up to its latest `ts`.
@@ -243,6 +271,33 @@ impl NodeService for Few {
         };
         // From another thread, as the store does it.
         std::thread::spawn(move || reply.send(told));
+    }
+
+    fn publish_if(
+        &self,
+        condition: &Precondition,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+        rights: Option<&PublishRights>,
+    ) {
+        let Some(Ok(draft)) = frame.items.first().map(|item| &item.draft) else { return };
+        match condition.check(self.get(&draft.source).as_deref(), WALL_US) {
+            Ok(()) => self.publish(frame, level, reply, rights),
+            Err(refusal) => reply.send(FrameReply::One(Err(refusal))),
+        }
+    }
+
+    fn is_congested(&self) -> bool {
+        false
+    }
+
+    fn drain(&self) {
+        *self.not_ready.lock() = Some("draining".into());
+    }
+
+    fn forget(&self, member: &str) -> Result<u64, ForgetError> {
+        if member == "n2" { Err(ForgetError::Alive) } else { Err(ForgetError::Unknown) }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -621,7 +676,7 @@ fn an_answer_beyond_the_memory_for_clients_is_refused() {
 fn every_path_of_the_table_is_answered_and_no_other_is() {
     let served = Served::start();
     for resource in Resource::ALL {
-        let method = if resource == Resource::Publish { "POST" } else { "GET" };
+        let method = resource.methods().first().expect("a method");
         let answer = served.ask(method, resource.path(), "");
         assert_ne!(answer.status, 403, "{resource:?}");
         let is_unknown = answer.status == 404 && answer.body.contains("there is nothing at");

@@ -19,6 +19,8 @@ pub type ShownSources = Box<dyn Fn(&str) -> bool + Send>;
 pub struct Listing {
     pattern: Pattern,
     limit: usize,
+    /// Timestamp that those of the records must exceed, in microseconds, if there is one.
+    updated_since: Option<u64>,
     /// Returns whether a source may be shown; `None` if all may.
     is_shown: Option<ShownSources>,
     /// For each shard, how far it was looked through.
@@ -38,6 +40,7 @@ impl Listing {
         Listing {
             pattern,
             limit,
+            updated_since: None,
             is_shown: None,
             cursors: vec![cursor; SHARDS],
             heads: BinaryHeap::new(),
@@ -49,6 +52,11 @@ impl Listing {
     /// Leaves out the records of all sources that may not be shown.
     pub fn only(self, is_shown: ShownSources) -> Listing {
         Listing { is_shown: Some(is_shown), ..self }
+    }
+
+    /// Leaves out the records whose timestamps do not exceed `ts`, in microseconds.
+    pub fn updated_since(self, ts: u64) -> Listing {
+        Listing { updated_since: Some(ts), ..self }
     }
 
     /// Goes on until the page is complete or `steps` are used up, which are counted as in [`Latest::scan`].
@@ -73,9 +81,11 @@ impl Listing {
     /// Looks for the next record of the shard that is last in the list of those to look into.
     fn look_into(&mut self, latest: &Latest, shard: usize, wall_us: u64, steps: &mut usize) {
         let Some(cursor) = self.cursors.get_mut(shard) else { return };
+        let updated_since = self.updated_since;
+        let is_new = |record: &SharedRecord| updated_since.is_none_or(|since| record.stamp.ts > since);
         let mut head: Option<SharedRecord> = None;
         latest.scan(shard, &self.pattern, cursor, steps, &mut |record, _| {
-            if record.is_visible(wall_us) {
+            if record.is_visible(wall_us) && is_new(record) {
                 head = Some(record.clone());
             }
             head.is_none()

@@ -2,13 +2,15 @@
 //! parameters of URLs, resume tokens, ack levels, and the codes of refusals.
 //!
 //! A frame is decoded into [`draft`]s (publishes) or [`request`]s (subscriptions), which borrow from it, and
-//! is answered with the types of [`answer`] and [`reply`]. [`json`] and [`protobuf`] are two forms of the
+//! is answered with the types of [`answer`] and [`reply`]. Over HTTP, [`etag`] has the versions of a source and the
+//! conditions on them. [`json`] and [`protobuf`] are two forms of the
 //! same messages with the same names. This room knows only [`crate::record`]. The map, the store, the
 //! cluster and the simulator do not know this room, because peers and disks have forms of their own.
 
 mod ack;
 pub mod answer;
 pub mod draft;
+pub mod etag;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod json;

@@ -37,6 +37,8 @@ pub enum Code {
     ClockSkew,
     /// The path does not know the method of the request (HTTP only).
     MethodNotAllowed,
+    /// The source is not in the version that the request makes its condition (HTTP only).
+    PreconditionFailed,
     /// The path speaks WebSocket, and the request does not ask for it (HTTP only).
     UpgradeRequired,
     /// Clients should not be sent to this node at the moment (HTTP only).
@@ -51,7 +53,7 @@ pub enum Code {
 
 /// Every code that a node can send, for the check that the reference names it.
 #[cfg(test)]
-pub const ALL_CODES: [Code; 21] = [
+pub const ALL_CODES: [Code; 22] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
@@ -68,6 +70,7 @@ pub const ALL_CODES: [Code; 21] = [
     Code::Timeout,
     Code::ClockSkew,
     Code::MethodNotAllowed,
+    Code::PreconditionFailed,
     Code::UpgradeRequired,
     Code::NotReady,
     Code::Stuck,
@@ -95,6 +98,7 @@ impl Code {
             Code::Timeout => "timeout",
             Code::ClockSkew => "clock_skew",
             Code::MethodNotAllowed => "method_not_allowed",
+            Code::PreconditionFailed => "precondition_failed",
             Code::UpgradeRequired => "upgrade_required",
             Code::NotReady => "not_ready",
             Code::Stuck => "stuck",
@@ -122,6 +126,7 @@ impl Code {
             NotFound => 404,
             MethodNotAllowed => 405,
             TooSlow => 408,
+            PreconditionFailed => 412,
             TooLarge => 413,
             UpgradeRequired => 426,
             RateLimited => 429,

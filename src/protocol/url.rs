@@ -1,4 +1,4 @@
-//! Reads the query in the URL of a WebSocket.
+//! Reads the query in the URL of a WebSocket or a stream of events.
 //!
 //! Unknown and repeated parameters are refused, so that a mistyped one does not become a subscription to
 //! something else.
@@ -28,13 +28,29 @@ pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
     Ok(UrlRequest::Publish(ack.unwrap_or_default()))
 }
 
+/// Reads the query (without `?`) of a stream of events.
+pub fn stream_url(query: &str) -> Result<Subscribe, Refusal> {
+    match read_subscribe(query, "source, mode, snapshot, resume", |name| name != "batch")? {
+        UrlRequest::Subscribe { first: Some(first), .. } => Ok(first),
+        _ => bad_request("parameter source is missing; a stream needs at least one"),
+    }
+}
+
 /// Reads the query (without `?`) of a WebSocket on `/subscribe`.
 pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
+    read_subscribe(query, "source, mode, snapshot, resume, batch", |_| true)
+}
+
+/// Reads the query of a subscription. `known` names the parameters that may stand in it, of which `is_known` tells.
+fn read_subscribe(query: &str, known: &str, is_known: impl Fn(&str) -> bool) -> Result<UrlRequest, Refusal> {
     let mut patterns = Vec::new();
     let (mut mode, mut snapshot, mut resume, mut batch) = (None, None, None, None);
     for parameter in parameters(query) {
         let (name, value) = parameter?;
         match name.as_str() {
+            _ if !is_known(&name) => {
+                return bad_request(format!("unknown parameter {name:?}; known are {known}"));
+            }
             "source" if patterns.len() == PATTERNS_PER_SUBSCRIPTION_MAX => {
                 return bad_request(format!("more than {PATTERNS_PER_SUBSCRIPTION_MAX} parameters source"));
             }
@@ -52,8 +68,7 @@ pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
                 Err(error) => return bad_request(error.to_string()),
             },
             _ => {
-                let known = "known are source, mode, snapshot, resume, batch";
-                return bad_request(format!("unknown parameter {name:?}; {known}"));
+                return bad_request(format!("unknown parameter {name:?}; known are {known}"));
             }
         }
     }
@@ -101,6 +116,16 @@ mod tests {
         for bad in ["ack=best", "ack", "x=1", "ack=stored&ack=stored", "%zz=1", "ack=%ff"] {
             assert_eq!(publish_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
         }
+    }
+
+    #[test]
+    fn streams() {
+        let subscribe = stream_url("source=a/*&mode=all&snapshot=false").expect("a stream");
+        assert!(!subscribe.snapshot && subscribe.mode == Some(Mode::All) && subscribe.resume.is_none());
+        for bad in ["", "snapshot=true", "source=a&batch=true", "source=a&filter=true", "source=a&resume=x"] {
+            assert_eq!(stream_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
+        }
+        assert_eq!(stream_url("source=a//b").expect_err("pattern").code, Code::BadPattern);
     }
 
     #[test]

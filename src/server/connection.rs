@@ -340,7 +340,7 @@ impl Connection {
             self.out.drop_unsent_frames();
         }
         reader.close(close, &mut self.out);
-        let awaits = match close.code.awaits_answer() {
+        let awaits = match close.code.awaits_answer() && reader.is_close_answered() {
             true => AwaitedEnd::CloseAnswer(Box::new(reader)),
             false => AwaitedEnd::Disconnect,
         };

@@ -6,21 +6,23 @@ use std::sync::Arc;
 
 use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
+use super::forgetting;
 use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
 use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights};
 use crate::cluster::members::MemberInfo;
-use crate::http::{NodeService, PageSearch, Reply};
+use crate::http::{ForgetError, NodeService, Nudge, PageSearch, RecordWalk, Reply, SourceWatch, Wanted};
 use crate::ingest::Accepted;
-use crate::latest::Listing;
-use crate::limits::SCAN_STEPS_PER_TURN;
+use crate::latest::{Cursor, Listing};
+use crate::limits::{SCAN_STEPS_PER_TURN, SHARDS};
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
+use crate::protocol::etag::Precondition;
 use crate::protocol::refusal::{Code, Refusal};
-use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
+use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, Record, SharedRecord};
 use crate::store::StoreHealth;
 
 /// The control plane's view of a node.
@@ -55,18 +57,25 @@ impl NodeService for Control {
         self.0.ingest.latest().get(source)
     }
 
-    fn list(
-        &self,
-        pattern: Pattern,
-        after: Option<&str>,
-        limit: usize,
-        reader: Option<Access>,
-    ) -> Box<dyn PageSearch> {
+    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch> {
+        let Wanted { pattern, after, limit, updated_since, reader } = wanted;
         let mut listing = Listing::new(pattern, after, limit);
+        if let Some(since) = updated_since {
+            listing = listing.updated_since(since);
+        }
         if let Some(reader) = reader {
             listing = listing.only(Box::new(move |source| reader.rights().may_read(source)));
         }
         Box::new(MapSearch { shared: self.0.clone(), listing })
+    }
+
+    fn walk(&self, pattern: Pattern, reader: Option<Access>) -> Box<dyn RecordWalk> {
+        Box::new(MapWalk { shared: self.0.clone(), pattern, reader, shard: 0, cursor: Cursor::default() })
+    }
+
+    fn watch(&self, source: &str, nudge: Nudge) -> Option<Box<dyn SourceWatch>> {
+        let number = self.0.watches().register(source, nudge)?;
+        Some(Box::new(RegisteredWatch { shared: self.0.clone(), source: source.into(), number }))
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
@@ -85,10 +94,36 @@ impl NodeService for Control {
         reply: Reply,
         rights: Option<&PublishRights>,
     ) {
-        let host = HttpPublisher(&self.0);
+        let host = HttpPublisher { shared: &self.0, condition: None };
         self.0.acks.publish_http(&host, clock::now(), frame, level, (reply, rights));
         self.0.wake_wanted();
         self.0.wake_gossip();
+    }
+
+    fn publish_if(
+        &self,
+        condition: &Precondition,
+        frame: &PublishFrame<'_>,
+        level: AckLevel,
+        reply: Reply,
+        rights: Option<&PublishRights>,
+    ) {
+        let host = HttpPublisher { shared: &self.0, condition: Some(condition) };
+        self.0.acks.publish_http(&host, clock::now(), frame, level, (reply, rights));
+        self.0.wake_wanted();
+        self.0.wake_gossip();
+    }
+
+    fn is_congested(&self) -> bool {
+        self.0.is_congested()
+    }
+
+    fn drain(&self) {
+        self.0.lifecycle.ask_to_stop();
+    }
+
+    fn forget(&self, member: &str) -> Result<u64, ForgetError> {
+        forgetting::tell(&self.0, clock::now(), member)
     }
 
     fn metrics(&self) -> &Metrics {
@@ -142,22 +177,101 @@ impl PageSearch for MapSearch {
     }
 }
 
+/// A walk through the map, shard by shard.
+struct MapWalk {
+    shared: Arc<Shared>,
+    pattern: Pattern,
+    reader: Option<Access>,
+    /// The shard that is looked through.
+    shard: usize,
+    cursor: Cursor,
+}
+
+impl RecordWalk for MapWalk {
+    fn next_part(&mut self, bytes: usize) -> Vec<SharedRecord> {
+        let (mut found, mut found_bytes, mut steps) = (Vec::new(), 0, SCAN_STEPS_PER_TURN);
+        while steps > 0 && found_bytes < bytes && !self.is_over() {
+            let before = found.len();
+            let latest = self.shared.ingest.latest();
+            latest.scan(self.shard, &self.pattern, &mut self.cursor, &mut steps, &mut |record, _| {
+                found.push(record.clone());
+                found_bytes += record.cost_bytes();
+                found_bytes < bytes
+            });
+            // Rights may be many patterns, so they are asked without the lock of the shard.
+            if let Some(reader) = &self.reader {
+                let mut rest = found.split_off(before);
+                rest.retain(|record| reader.rights().may_read(record.source.as_str()));
+                found.append(&mut rest);
+            }
+            if self.cursor.is_over() {
+                self.shard += 1;
+                self.cursor = Cursor::default();
+            }
+        }
+        self.shared.metrics.scan_steps.add((SCAN_STEPS_PER_TURN - steps) as u64);
+        found
+    }
+
+    fn is_over(&self) -> bool {
+        self.shard >= SHARDS
+    }
+}
+
+/// The place of one request among those that wait for a change, which it leaves when this is dropped.
+struct RegisteredWatch {
+    shared: Arc<Shared>,
+    source: Box<str>,
+    number: u64,
+}
+
+impl SourceWatch for RegisteredWatch {}
+
+impl Drop for RegisteredWatch {
+    fn drop(&mut self) {
+        self.shared.watches().remove(&self.source, self.number);
+    }
+}
+
 /// Answers the requests over HTTP that are settled by now. Worker 0 calls this in every turn.
 pub(super) fn settle_http(shared: &Shared, now: Now) {
     if !shared.acks.is_http_empty() {
-        shared.acks.settle_http(now.mono_us, &HttpPublisher(shared));
+        let host = HttpPublisher { shared, condition: None };
+        shared.acks.settle_http(now.mono_us, &host);
     }
 }
 
 /// The node as a publish over HTTP sees it.
-struct HttpPublisher<'a>(&'a Shared);
+struct HttpPublisher<'a> {
+    shared: &'a Shared,
+    /// The condition on the latest record of the source, if there is one.
+    condition: Option<&'a Precondition>,
+}
 
 impl HttpPublisher<'_> {
     /// Refuses what comes before the store is loaded. Sessions are not read until then.
     fn check_loaded(&self) -> Result<(), Refusal> {
-        match self.0.lifecycle.phase() {
+        match self.shared.lifecycle.phase() {
             Phase::Loading => Err(Refusal::new(Code::StoreUnavailable, "the store is being loaded")),
             _ => Ok(()),
+        }
+    }
+
+    fn publish_here(
+        &self,
+        now: Now,
+        draft: &Draft<'_>,
+        by: ByWhom<'_>,
+        token: Option<u64>,
+    ) -> Result<Accepted, Refusal> {
+        let ingest = &self.shared.ingest;
+        match (self.condition, token) {
+            (None, None) => ingest.publish_by(now, draft, by.rights),
+            (None, Some(token)) => ingest.publish_awaited(now, draft, by.rights, token),
+            (Some(condition), _) => {
+                let check = |current: Option<&Record>| condition.check(current, now.wall_us);
+                ingest.publish_if(now, draft, (by.rights, token), check)
+            }
         }
     }
 }
@@ -165,7 +279,7 @@ impl HttpPublisher<'_> {
 impl PublishHost for HttpPublisher<'_> {
     fn publish(&self, now: Now, draft: &Draft<'_>, by: ByWhom<'_>) -> Result<Accepted, Refusal> {
         self.check_loaded()?;
-        self.0.ingest.publish_by(now, draft, by.rights)
+        self.publish_here(now, draft, by, None)
     }
 
     fn publish_awaited(
@@ -175,11 +289,11 @@ impl PublishHost for HttpPublisher<'_> {
         by: ByWhom<'_>,
     ) -> Result<(Accepted, u64), Refusal> {
         self.check_loaded()?;
-        let publish = |token| self.0.ingest.publish_awaited(now, draft, by.rights, token);
-        self.0.acks.publish_awaited(Waiter::Http, publish)
+        let publish = |token| self.publish_here(now, draft, by, Some(token));
+        self.shared.acks.publish_awaited(Waiter::Http, publish)
     }
 
     fn state(&self) -> &dyn AnswerState {
-        self.0
+        self.shared
     }
 }

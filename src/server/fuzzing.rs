@@ -20,6 +20,7 @@ enum Seen {
     Http,
     Health(String),
     Upgrade(String),
+    Stream(String),
 }
 
 /// The first byte tells how many bytes come at a time; the rest are the bytes of a connection.
@@ -50,6 +51,7 @@ fn heads(bytes: &[u8], step: usize) -> Vec<Seen> {
                 RequestHead::TooLarge => Seen::TooLarge,
                 RequestHead::Http2 => Seen::Http2,
                 RequestHead::Http => Seen::Http,
+                RequestHead::Stream(request) => Seen::Stream(format!("{request:?}")),
                 RequestHead::Upgrade(upgrade) => {
                     upgrade_holds(&upgrade, bytes);
                     Seen::Upgrade(format!("{upgrade:?}"))
@@ -91,6 +93,7 @@ pub(crate) fn http_head_seeds() -> Vec<Vec<u8>> {
         "POST /v1/publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
         "GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n".into(),
+        "GET /v1/stream?source=a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: b\r\nOrigin: c\r\n\r\n".into(),
     ];
     seeds.into_iter().enumerate().map(|(at, seed)| [&[at as u8], seed.as_bytes()].concat()).collect()
 }

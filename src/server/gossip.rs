@@ -15,6 +15,7 @@ use mio::{Interest, Registry};
 
 use super::clock;
 use super::datagram::DatagramSocket;
+use super::forgetting;
 use super::key_file::KeyReports;
 use super::lifecycle::Fatal;
 use super::merging::MergeSharing;
@@ -371,9 +372,21 @@ impl Gossip {
             let members = shared.cluster.members();
             self.reach.look(now.mono_us, &members, shared.name.as_str(), shared.config.gossip.ip());
         }
+        self.forget_members(now, shared);
         self.take_keys(now, shared);
         self.publish_health(now, shared);
         self.publish_stats(shared);
+    }
+
+    /// Forgets the members that an operator has declared gone.
+    fn forget_members(&mut self, now: Now, shared: &Shared) {
+        let forgotten = forgetting::due(shared, now);
+        if forgotten.is_empty() {
+            return;
+        }
+        forgotten.iter().for_each(|name| self.machine.handle_forget(name));
+        self.perform(now.mono_us, shared);
+        self.publish_members(now, shared);
     }
 
     /// Gives the machine the keys of the file if they have changed, and reports nodes that have none in common.

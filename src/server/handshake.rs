@@ -95,12 +95,12 @@ fn negotiate(headers: &[Header<'_>]) -> Result<Option<Codec>, String> {
     }
 }
 
-/// A whole HTTP response that says why there will be no session, and closes the connection. `wall_us` is the
-/// time in microseconds since the Unix epoch.
-pub fn refuse(status: u16, refusal: &Refusal, wall_us: u64) -> Vec<u8> {
+/// A whole HTTP response that says why there will be no session, and closes the connection. `further` has
+/// lines for its head, each with its end; `wall_us` is the time in microseconds since the Unix epoch.
+pub fn refuse(status: u16, refusal: &Refusal, further: &str, wall_us: u64) -> Vec<u8> {
     // Tells a client of another version of WebSocket which one it should use (RFC 6455, 4.2.2).
-    let further = if status == 400 { "sec-websocket-version: 13\r\n" } else { "" };
-    raw_problem(status, refusal, further, wall_us)
+    let version = if status == 400 { "sec-websocket-version: 13\r\n" } else { "" };
+    raw_problem(status, refusal, &format!("{further}{version}"), wall_us)
 }
 
 #[cfg(test)]
@@ -177,14 +177,14 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_problem() {
-        let response = refuse(400, &Refusal::new(Code::BadRequest, "no \"x\""), 0);
+        let response = refuse(400, &Refusal::new(Code::BadRequest, "no \"x\""), "", 0);
         let text = String::from_utf8(response).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("head");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         assert!(head.contains("date: Thu, 01 Jan 1970 00:00:00 GMT"), "{head}");
         let problem: serde_json::Value = serde_json::from_str(body).expect(body);
         assert_eq!((&problem["code"], &problem["temporary"]), (&"bad_request".into(), &false.into()));
-        let busy = refuse(503, &Refusal::new(Code::Overloaded, "full"), 0);
+        let busy = refuse(503, &Refusal::new(Code::Overloaded, "full"), "", 0);
         assert!(String::from_utf8_lossy(&busy).contains("retry-after: 1\r\n"));
     }
 }

@@ -3,7 +3,7 @@
 //! All clients come through the same port. A request that upgrades to WebSocket on `/publish` or
 //! `/subscribe` stays with the worker, and so does one for a health path, after whose answer the next head
 //! is read. With any other request the connection is handed to the control plane, with the bytes read so
-//! far, and is answered or refused there.
+//! far, and is answered or refused there. A request for a stream of events stays with the worker, too.
 //!
 //! Heads are read by the same parser as in the control plane (httparse, as hyper uses it) and under the same
 //! bounds, so a head has one meaning, whichever of the two reads it. Both take a bare LF for the end of a
@@ -54,6 +54,17 @@ pub struct HealthRequest {
     pub head_bytes: usize,
 }
 
+/// A request for a stream of Server-Sent Events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRequest {
+    /// The part of the URL after the `?`; empty if there is none.
+    pub query: String,
+    /// The token that a client which comes back sends in the header `Last-Event-ID`.
+    pub last_event_id: Option<String>,
+    /// What the header fields say of who sends the request.
+    pub caller: Caller,
+}
+
 /// The kind of request that a connection begins with, as far as its head has been read.
 #[derive(Debug)]
 pub enum RequestHead {
@@ -67,6 +78,8 @@ pub enum RequestHead {
     Http,
     /// A request that the worker answers.
     Health(HealthRequest),
+    /// A request that becomes a stream of events.
+    Stream(Box<StreamRequest>),
     /// A request that becomes a session.
     Upgrade(Box<Upgrade>),
 }
@@ -198,6 +211,14 @@ fn kind_of(request: &httparse::Request<'_, '_>, head_bytes: usize) -> RequestHea
         }
         return RequestHead::Http;
     }
+    if path == Resource::Stream.path() {
+        // The control plane says what is wrong with any other request for a stream.
+        let is_plain = method == "GET" && !has_body(headers);
+        return match is_plain && check_host(is_http_11, values_of(headers, "host")).is_ok() {
+            true => RequestHead::Stream(Box::new(stream_request(headers, query))),
+            false => RequestHead::Http,
+        };
+    }
     let endpoint = match path {
         "/publish" => Endpoint::Publish,
         "/subscribe" => Endpoint::Subscribe,
@@ -209,6 +230,16 @@ fn kind_of(request: &httparse::Request<'_, '_>, head_bytes: usize) -> RequestHea
     let (framing, query) = (Framing::WebSocket, query.to_owned());
     let (caller, handshake) = (Caller::read(|name| values_of(headers, name)), Handshake::read(headers));
     RequestHead::Upgrade(Box::new(Upgrade { framing, endpoint, query, head_bytes, caller, handshake }))
+}
+
+fn stream_request(headers: &[httparse::Header<'_>], query: &str) -> StreamRequest {
+    // An empty one says that the client has seen no token (the HTML standard, 9.2.3).
+    let id = values_of(headers, "last-event-id").map(<[u8]>::trim_ascii).find(|id| !id.is_empty());
+    StreamRequest {
+        query: query.to_owned(),
+        last_event_id: id.map(|id| String::from_utf8_lossy(id).into_owned()),
+        caller: Caller::read(|name| values_of(headers, name)),
+    }
 }
 
 /// The path and the query of the target of a request, which may begin with a scheme and a host.
@@ -315,6 +346,28 @@ mod tests {
             "GET /healthz/ HTTP/1.1\r\nHost: x\r\n\r\n",
         ] {
             assert_eq!(health(strange), None, "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_a_plain_get() {
+        let stream = |text: &str| match read_head(text.as_bytes()) {
+            RequestHead::Stream(request) => Some(request),
+            _ => None,
+        };
+        let request = stream("GET /v1/stream?source=a%2F* HTTP/1.1\r\nHost: x\r\nLast-Event-ID: abc\r\n\r\n");
+        let request = request.expect("a stream");
+        assert_eq!((request.query.as_str(), request.last_event_id.as_deref()), ("source=a%2F*", Some("abc")));
+        let first = stream("GET /v1/stream HTTP/1.0\r\nLast-Event-ID:\r\n\r\n").expect("a stream");
+        assert_eq!(first.last_event_id, None);
+        for other in [
+            "GET /v1/stream HTTP/1.1\r\n\r\n",
+            "HEAD /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1",
+            "GET /v1/stream/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        ] {
+            assert_eq!(stream(other), None, "{other:?}");
         }
     }
 

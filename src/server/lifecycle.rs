@@ -72,7 +72,7 @@ pub struct Lifecycle {
     progress: Mutex<Progress>,
     /// Notified when any worker is done with a phase.
     progressed: Condvar,
-    on_fatal: Box<dyn Fn() + Send + Sync>,
+    on_end: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The progress of the workers, for whoever stops the node and waits for them.
@@ -85,15 +85,15 @@ struct Progress {
 }
 
 impl Lifecycle {
-    /// Makes the state of a node that is loading. `on_fatal` is called whenever a failure is reported, from
-    /// any thread.
-    pub fn new(now: Now, workers: usize, on_fatal: Box<dyn Fn() + Send + Sync>) -> Lifecycle {
+    /// Makes the state of a node that is loading. `on_end` is called, from any thread, whenever a failure
+    /// is reported and when the node is asked to stop.
+    pub fn new(now: Now, workers: usize, on_end: Box<dyn Fn() + Send + Sync>) -> Lifecycle {
         Lifecycle {
             phase: AtomicU8::new(Phase::Loading as u8),
             turned_us: (0..workers).map(|_| AtomicU64::new(now.mono_us)).collect(),
             progress: Mutex::new(Progress { done: vec![None; workers], fatal: None }),
             progressed: Condvar::new(),
-            on_fatal,
+            on_end,
         }
     }
 
@@ -149,10 +149,15 @@ impl Lifecycle {
         true
     }
 
+    /// Asks whoever runs the node to stop it in good order.
+    pub fn ask_to_stop(&self) {
+        (self.on_end)();
+    }
+
     /// Reports a failure that the node cannot go on with. The first one is kept as the reason.
     pub fn fail(&self, fatal: Fatal) {
         self.progress.lock().fatal.get_or_insert(fatal);
-        (self.on_fatal)();
+        (self.on_end)();
     }
 
     /// The failure that the node cannot go on with, if there is one.

@@ -30,6 +30,7 @@ mod control;
 mod datagram;
 #[cfg(test)]
 mod echo_tests;
+mod forgetting;
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -69,6 +70,7 @@ mod timer;
 mod tls;
 mod tokens;
 mod transport;
+mod watches;
 mod worker;
 
 pub use node::{Node, NodeHandle, ServerError};

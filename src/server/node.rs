@@ -29,6 +29,7 @@ use super::shared::{Shared, SharedFiles};
 use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
 use super::transport::Layer;
+use super::watches::Watches;
 use super::worker::{StartGossip, Worker};
 use crate::auth::{Auth, AuthFileError, Door};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
@@ -158,7 +159,8 @@ impl Node {
     }
 
     /// Starts a node as [`Node::start`] does. `reloader` has what is to be read again besides the files of the node.
-    /// `on_fatal` is called, from any thread, when the node can run no longer.
+    /// `on_fatal` is called, from any thread, when the node can run no longer or is asked to stop; whoever runs it then
+    /// stops it.
     pub fn start_with(
         config: Config,
         mut reloader: Reloader,
@@ -422,7 +424,8 @@ fn share(
     let observed = metrics.clone();
     store.observe_commits(Box::new(move |took_us| observed.acks.commits.record_us(took_us)));
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
-    let outlets = Outlets { mailboxes, store: store.clone(), tombstones_us: config.tombstones_us };
+    let (store_of_map, tombstones_us) = (store.clone(), config.tombstones_us);
+    let outlets = Outlets { mailboxes, watches: Watches::default(), store: store_of_map, tombstones_us };
     let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, auth, ingest, metrics, on_fatal));

@@ -149,6 +149,14 @@ impl Outbound {
         self.border = self.bytes.len();
     }
 
+    /// Takes everything back that was appended after `len` bytes waited. None of it may have been sent.
+    pub fn take_back(&mut self, len: usize) {
+        debug_assert!(len <= self.len(), "more is to stay than there is");
+        self.close_batch();
+        self.bytes.truncate(self.sent + len);
+        self.border = self.border.min(self.bytes.len());
+    }
+
     /// Drops every frame of which no byte was sent, so that a close need not wait for them.
     pub fn drop_unsent_frames(&mut self) {
         self.close_batch();

@@ -1,6 +1,7 @@
 //! The places that applied records go to: the workers' mailboxes and the store.
 
 use super::mailbox::{self, Mailbox};
+use super::watches::Watches;
 use crate::ingest::{Change, Downstream};
 use crate::record::{Now, SharedRecord};
 use crate::store::{StoreHandle, StoreHealth};
@@ -9,6 +10,8 @@ use crate::store::{StoreHandle, StoreHealth};
 pub struct Outlets {
     /// Mailboxes, by worker.
     pub mailboxes: Vec<Mailbox>,
+    /// The requests that wait for a change of one source.
+    pub watches: Watches,
     /// Store of the node.
     pub store: StoreHandle,
     /// How long deletions are kept, in microseconds.
@@ -17,6 +20,7 @@ pub struct Outlets {
 
 impl Downstream for Outlets {
     fn deliver(&self, change: Change) {
+        self.watches.handle_change(&change);
         mailbox::deliver(&self.mailboxes, change);
     }
 

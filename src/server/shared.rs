@@ -18,6 +18,7 @@ use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
 use super::reload::Reloadable;
+use super::watches::Watches;
 use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
 use crate::config::Config;
@@ -70,7 +71,7 @@ pub struct Shared {
 
 impl Shared {
     /// Makes the state of a node that is loading. `on_fatal` is called for each failure that the node cannot
-    /// go on with.
+    /// go on with, and when the node is asked to stop.
     pub fn new(
         config: Config,
         (name, boot): (NodeName, u64),
@@ -114,12 +115,18 @@ impl Shared {
         &self.ingest.downstream().mailboxes
     }
 
-    /// Wakes every worker into whose mailbox something was pushed. To be called at the end of a turn, and
+    /// The requests that wait for a change of one source.
+    pub fn watches(&self) -> &Watches {
+        &self.ingest.downstream().watches
+    }
+
+    /// Wakes every worker into whose mailbox something was pushed, and the requests that waited for it. To be called at the end of a turn, and
     /// after a publish from elsewhere.
     pub fn wake_wanted(&self) {
         for mailbox in self.mailboxes() {
             mailbox.wake_if_wanted();
         }
+        self.watches().wake_changed();
     }
 
     /// Wakes every worker in any case.

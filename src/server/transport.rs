@@ -18,9 +18,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use super::tls::{LAYER_BYTES_MAX, TlsFault, TlsLayer};
 use crate::http::{ClientSocket, SocketLayer};
@@ -57,6 +59,14 @@ impl Transport {
             tracing::trace!(%error, "no TCP_NODELAY");
         }
         Transport { socket, layer }
+    }
+
+    /// Lets the connection fail if the client does not confirm for this time, in microseconds, that it has what was sent.
+    pub fn set_silence_max(&self, silence_us_max: u64) {
+        let silence = Duration::from_micros(silence_us_max);
+        if let Err(error) = SockRef::from(&self.socket).set_tcp_user_timeout(Some(silence)) {
+            tracing::trace!(%error, "no TCP_USER_TIMEOUT");
+        }
     }
 
     /// Registers the connection with an edge-triggered poll, for reading and writing.

@@ -5,6 +5,7 @@
 mod harness;
 
 mod addresses;
+mod admin;
 mod cassandra;
 mod cli;
 mod clocks;
@@ -18,6 +19,8 @@ mod guide;
 mod healing;
 mod hostile;
 mod http;
+mod http_bulk;
+mod http_sources;
 mod interop;
 mod jwt;
 mod members;
@@ -33,8 +36,10 @@ mod scans;
 mod sealed;
 mod slow_http;
 mod strangers;
+mod streams;
 mod strict;
 mod subscribe;
+mod terminal_bulk;
 mod terminal_client;
 mod terminal_doctor;
 mod terminal_log;

@@ -6,7 +6,7 @@
 
 use super::Swim;
 use super::slot::{ME, Slot};
-use crate::record::Now;
+use crate::record::{NodeName, Now};
 
 /// Number of members that must have acknowledged the news.
 const TOLD_MIN: usize = 2;
@@ -67,6 +67,15 @@ impl Swim {
         self.leave.needed = TOLD_MIN.min(self.table.ring().len().saturating_sub(1));
         self.leave.next_us = now.mono_us;
         self.leave_due(now);
+    }
+
+    /// Forgets a member that is dead or has left, before its time. Does nothing if the member takes part.
+    pub fn forget_gone(&mut self, name: &NodeName) {
+        let slot = self.table.find(name.as_str());
+        let is_gone = |slot: &Slot| self.table.get(*slot).is_some_and(|member| member.state.is_gone());
+        if let Some(slot) = slot.filter(is_gone) {
+            self.forget_member(slot);
+        }
     }
 
     /// Returns whether enough members know that this node goes, or could not be told in time.

@@ -8,6 +8,7 @@ use super::super::acks::AnswerState;
 use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage};
+use super::super::framing::wrap::Framing;
 use super::super::handshake;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
@@ -159,9 +160,10 @@ impl ClientsEnv {
         let Some(mut session) = session else { return };
         session.handle_closed(&mut self.turn(now, key, &mut connection.out));
         let gauges = &self.host.shared.metrics.connections;
-        match session.endpoint() {
-            Endpoint::Publish => gauges.publish.add(-1),
-            Endpoint::Subscribe => gauges.subscribe.add(-1),
+        match (session.endpoint(), connection.out.framing()) {
+            (Endpoint::Publish, _) => gauges.publish.add(-1),
+            (Endpoint::Subscribe, Framing::WebSocket) => gauges.subscribe.add(-1),
+            (Endpoint::Subscribe, Framing::EventStream) => gauges.stream.add(-1),
         }
     }
 
@@ -261,11 +263,23 @@ impl ClientsEnv {
         status: u16,
         refusal: &Refusal,
     ) {
+        self.refuse_with(now, key, connection, status, (refusal, ""));
+    }
+
+    /// Answers a request that becomes no session, with further lines in the head of the answer, and ends the connection.
+    pub fn refuse_with(
+        &mut self,
+        now: Now,
+        key: usize,
+        connection: &mut Connection,
+        status: u16,
+        (refusal, further): (&Refusal, &str),
+    ) {
         let shared = &self.host.shared;
         shared.metrics.refused(refusal.code);
         shared.metrics.clients.refused(status);
         shared.complaints.refused(now.mono_us, status, refusal, connection.address);
-        connection.out.append(&handshake::refuse(status, refusal, now.wall_us));
+        connection.out.append(&handshake::refuse(status, refusal, further, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 

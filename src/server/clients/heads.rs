@@ -12,7 +12,7 @@ use super::super::liveness::Liveness;
 use super::super::session::{Endpoint, Session};
 use super::Clients;
 use super::rights::peer_of;
-use crate::auth::{Door, PageOrigin, Peer, Resource, Right};
+use crate::auth::{Caller, Door, PageOrigin, Peer, Resource, Right};
 use crate::http::{HealthPath, IDLE, RawAnswer};
 use crate::limits::{HANDSHAKE_US_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::protocol::refusal::{Code, Refusal};
@@ -71,7 +71,7 @@ impl Clients {
                     let refusal = Refusal::new(Code::BadRequest, message);
                     return self.env.refuse(now, key, connection, 400, &refusal);
                 }
-                RequestHead::Http | RequestHead::Upgrade(_) if is_watcher => {
+                RequestHead::Http | RequestHead::Upgrade(_) | RequestHead::Stream(_) if is_watcher => {
                     let message = "this port serves GET and HEAD of /healthz, /readyz and /metrics";
                     let refusal = Refusal::new(Code::NotFound, message);
                     return self.env.refuse(now, key, connection, 404, &refusal);
@@ -87,6 +87,10 @@ impl Clients {
                         return self.env.refuse(now, key, connection, 503, &refusal);
                     }
                     self.answer_health(now, key, health);
+                }
+                RequestHead::Stream(request) => {
+                    head.take();
+                    return self.open_stream(now, key, &request);
                 }
                 RequestHead::Upgrade(upgrade) => {
                     let bytes = head.take();
@@ -141,12 +145,7 @@ impl Clients {
         if !is_watcher && let Err(refusal) = check_health(&shared.door, &peer, &health, now) {
             return self.env.refuse(now, key, connection, refusal.code.http_status(), &refusal);
         }
-        let further = match (shared.door.page_of(&health.caller), &health.caller.origin) {
-            (PageOrigin::Allowed, Some(origin)) => {
-                format!("access-control-allow-origin: {origin}\r\nvary: origin\r\n")
-            }
-            _ => String::new(),
-        };
+        let further = cors_fields(&shared.door, &health.caller);
         let answer = health.path.answer(&Control(shared));
         let raw = RawAnswer {
             status: answer.status,
@@ -254,6 +253,16 @@ fn open_session<'a>(
     Ok((session, handshake))
 }
 
+/// The lines of the head of an answer by which a page may read it, if its origin is allowed.
+pub(super) fn cors_fields(door: &Door, caller: &Caller) -> String {
+    match (door.page_of(caller), &caller.origin) {
+        (PageOrigin::Allowed, Some(origin)) => {
+            format!("access-control-allow-origin: {origin}\r\nvary: origin\r\n")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Lets a request for a health path in, or refuses it.
 fn check_health(door: &Door, peer: &Peer, health: &HealthRequest, now: Now) -> Result<(), Refusal> {
     let resource = match health.path {
@@ -269,7 +278,7 @@ fn check_health(door: &Door, peer: &Peer, health: &HealthRequest, now: Now) -> R
 }
 
 /// Refuses a connection that is beyond the bound of its address.
-fn check_address(connection: &Connection) -> Result<(), Refusal> {
+pub(super) fn check_address(connection: &Connection) -> Result<(), Refusal> {
     match &connection.address_place {
         Some(place) if !place.is_within() => {
             let message = "this address has as many connections as it may (--max-connections-per-address)";
@@ -279,10 +288,10 @@ fn check_address(connection: &Connection) -> Result<(), Refusal> {
     }
 }
 
-fn over_capacity() -> Refusal {
+pub(super) fn over_capacity() -> Refusal {
     Refusal::new(Code::Overloaded, "this node has as many connections as it may")
 }
 
-fn stopping() -> Refusal {
+pub(super) fn stopping() -> Refusal {
     Refusal::new(Code::Overloaded, "this node is stopping; another node of the cluster serves")
 }

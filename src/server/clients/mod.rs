@@ -2,7 +2,7 @@
 //!
 //! The table of connections and the lists of the turn stand here, with timers, flushing and closing. [`arrival`] takes
 //! connections in, [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`rights`] who may
-//! go on, [`delivery`] the way out (changes of the
+//! go on, [`streams`] the streams of events, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
 //! work on one connection needs beside the connection.
 
@@ -13,6 +13,7 @@ mod heads;
 mod reading;
 mod rights;
 mod run;
+mod streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

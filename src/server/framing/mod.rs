@@ -6,10 +6,12 @@
 //!   is made once for each codec and framing, and copied into the buffer of every connection that wants it.
 //! - [`read`] is the way in. It keeps what a connection needs to find the messages in what arrives.
 //!
-//! There is one framing today, WebSocket ([`websocket`], with the layout of its frames in
-//! [`frame_head`], and the check of text that arrives in pieces in [`text_check`]). Another one is a file beside it and an arm in each `match` of [`wrap`] and [`read`].
+//! There are WebSocket ([`websocket`], with the layout of its frames in [`frame_head`], and the check of text that
+//! arrives in pieces in [`text_check`]) and Server-Sent Events ([`event_stream`]). Another one is a file beside them and an
+//! arm in each `match` of [`wrap`] and [`read`].
 //! [`message`] has the types that sessions and framings share.
 
+pub mod event_stream;
 mod frame_head;
 pub mod message;
 pub mod read;

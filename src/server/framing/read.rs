@@ -1,5 +1,6 @@
 //! The way in: the messages of one connection, found in the bytes that arrive on it.
 
+use super::event_stream;
 use super::message::Unwrapped;
 use super::websocket::WebSocket;
 use super::wrap::Framing;
@@ -11,6 +12,8 @@ use crate::server::outbound::Outbound;
 pub enum FrameReader {
     /// The state of a WebSocket whose handshake is done.
     WebSocket(WebSocket),
+    /// A stream of events, on which the client says nothing.
+    EventStream,
 }
 
 impl FrameReader {
@@ -19,6 +22,7 @@ impl FrameReader {
     pub fn new(framing: Framing, message_bytes_max: usize) -> FrameReader {
         match framing {
             Framing::WebSocket => FrameReader::WebSocket(WebSocket::new(message_bytes_max)),
+            Framing::EventStream => FrameReader::EventStream,
         }
     }
 
@@ -27,6 +31,11 @@ impl FrameReader {
     pub fn read<'a, 'b: 'a>(&'a mut self, input: &mut &'b mut [u8], out: &mut Outbound) -> Unwrapped<'a> {
         match self {
             FrameReader::WebSocket(websocket) => websocket.read(input, out),
+            // What comes behind the request belongs to no message.
+            FrameReader::EventStream => {
+                *input = &mut [];
+                Unwrapped::Starved
+            }
         }
     }
 
@@ -34,13 +43,24 @@ impl FrameReader {
     pub fn held_bytes(&self) -> usize {
         match self {
             FrameReader::WebSocket(websocket) => websocket.held_bytes(),
+            FrameReader::EventStream => 0,
         }
+    }
+
+    /// Returns whether the client answers a close.
+    pub fn is_close_answered(&self) -> bool {
+        matches!(self, FrameReader::WebSocket(_))
     }
 
     /// Tells the client, behind what waits in `out`, that the connection is closed and why.
     pub fn close(&mut self, close: &CloseReason, out: &mut Outbound) {
         match self {
             FrameReader::WebSocket(websocket) => websocket.close(close, out),
+            FrameReader::EventStream => {
+                let mut last = Vec::new();
+                event_stream::write_close(&mut last, close);
+                out.append(&last);
+            }
         }
     }
 }

@@ -4,11 +4,13 @@
 //! end of that room and its tail, if it has one, behind the message. So nothing is moved, and the frame is
 //! one piece of memory, ready to be copied.
 
+use super::event_stream;
 use super::frame_head::{self, BINARY, FRAME_HEAD_BYTES_MAX, FrameHead, TEXT};
 use super::message::Codec;
 
 /// Bytes to leave free in front of a message: the longest head of a frame of any framing.
-pub const ROOM_BYTES: usize = FRAME_HEAD_BYTES_MAX;
+pub const ROOM_BYTES: usize = event_stream::RECORD_HEAD.len();
+const _: () = assert!(ROOM_BYTES >= FRAME_HEAD_BYTES_MAX);
 
 /// The framing of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,20 +18,12 @@ pub enum Framing {
     /// WebSocket (RFC 6455): the head of a frame says how long its message is.
     #[default]
     WebSocket,
+    /// Server-Sent Events: an event ends with an empty line. The messages are those of JSON.
+    EventStream,
 }
 
 impl Framing {
-    /// Number of framings.
-    pub const COUNT: usize = 1;
-
-    /// The framing's place in a list of all framings, below [`Framing::COUNT`].
-    pub fn index(self) -> usize {
-        match self {
-            Framing::WebSocket => 0,
-        }
-    }
-
-    /// Makes a frame of the message that begins at `message_at` and reaches to the end of `bytes`. There
+    /// Makes a frame of the message of a record, or of any message of a WebSocket, that begins at `message_at` and reaches to the end of `bytes`. There
     /// must be at least [`ROOM_BYTES`] before it. Returns where the frame begins; it reaches to the end.
     pub fn wrap(self, codec: Codec, bytes: &mut Vec<u8>, message_at: usize) -> usize {
         debug_assert!((ROOM_BYTES..=bytes.len()).contains(&message_at), "no room for the head of a frame");
@@ -42,23 +36,17 @@ impl Framing {
                 let (head, len) = frame_head::write(kind, bytes.len() - message_at);
                 let start = message_at - len;
                 bytes[start..message_at].copy_from_slice(&head[..len]);
-                bytes.extend_from_slice(self.tail());
                 start
             }
+            Framing::EventStream => event_stream::wrap(bytes, message_at),
         }
     }
 
-    /// The bytes behind the message of a frame.
-    fn tail(self) -> &'static [u8] {
-        match self {
-            Framing::WebSocket => b"",
-        }
-    }
-
-    /// A whole frame that makes the client answer, and does nothing else.
+    /// A whole frame that does nothing but show that the connection is there. The client of a WebSocket answers it.
     pub fn ping(self) -> &'static [u8] {
         match self {
             Framing::WebSocket => &[0x89, 0],
+            Framing::EventStream => event_stream::COMMENT,
         }
     }
 
@@ -69,6 +57,7 @@ impl Framing {
                 let head = FrameHead::read(bytes).ok()?;
                 Some(usize::try_from(head.frame()).unwrap_or(usize::MAX))
             }
+            Framing::EventStream => event_stream::event_bytes(bytes),
         }
     }
 }

@@ -27,8 +27,8 @@ pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_
 pub struct EncodedChange {
     /// [`name_key`] of the source, once it is asked for.
     key: Option<u64>,
-    /// The encoded forms, by framing and then by codec.
-    encoded: [[Encoded; CODECS.len()]; Framing::COUNT],
+    /// The encoded forms, each at its [`form`].
+    encoded: [Encoded; FORMS],
 }
 
 /// A message and its frame, in one piece of memory.
@@ -42,6 +42,17 @@ struct Encoded {
     message: Range<usize>,
 }
 
+/// Number of forms in which a change is sent: a WebSocket has messages of each codec, and a stream of events has JSON.
+const FORMS: usize = CODECS.len() + 1;
+
+/// The place of a form among all forms, below [`FORMS`].
+fn form(framing: Framing, codec: Codec) -> usize {
+    match framing {
+        Framing::WebSocket => codec.index(),
+        Framing::EventStream => CODECS.len(),
+    }
+}
+
 /// Memory that each encoded form keeps from one change to the next, in bytes.
 const KEPT_CHANGE_BYTES_MAX: usize = 1024;
 
@@ -49,14 +60,14 @@ impl EncodedChange {
     /// Forgets the change, and keeps a bounded part of the memory.
     pub fn clear(&mut self) {
         self.key = None;
-        for encoded in self.encoded.as_flattened_mut() {
+        for encoded in self.encoded.iter_mut().filter(|encoded| !encoded.bytes.is_empty()) {
             encoded.bytes.clear();
             encoded.bytes.shrink_to(KEPT_CHANGE_BYTES_MAX);
         }
     }
 
     fn encoded(&mut self, framing: Framing, codec: Codec, change: &Change) -> &Encoded {
-        let encoded = &mut self.encoded[framing.index()][codec.index()];
+        let encoded = &mut self.encoded[form(framing, codec)];
         if encoded.bytes.is_empty() {
             wrap::make_room(&mut encoded.bytes);
             write_record(&mut encoded.bytes, codec, &change.record, change.is_expiry);

@@ -1,4 +1,4 @@
-//! One WebSocket connection, without its socket: messages in, frames out.
+//! One connection of a WebSocket or a stream of events, without its socket: messages in, frames out.
 //!
 //! A publisher's side ([`publish`]) hands what it is sent to `ingest`, and answers at once or when the
 //! ack level is reached. A subscriber's side ([`subscribe`]) has three parts: what it wants (patterns,
@@ -10,7 +10,8 @@
 //! through which all its effects go, so a test can play any interleaving of publishes, mailbox and
 //! scans. The worker calls, in this order:
 //! 1. [`Session::open`] (an error is HTTP 400) and [`Session::guard`] (an error is HTTP 403) before the upgrade,
-//!    [`Session::handle_open`] after it;
+//!    [`Session::handle_open`] after it. Of a stream of events: [`Session::open_stream`], [`Session::guard`] and
+//!    [`Session::start_stream`], whose errors are the status of the answer;
 //! 2. [`Session::handle_message`] for each message; after it, and before 4, the worker sees to it
 //!    that its mailbox takes changes if its index has any pattern;
 //! 3. [`Session::handle_change`] for each change of the mailbox, to the connections that the index
@@ -29,6 +30,7 @@
 
 mod checkpoint;
 mod encode;
+mod events;
 mod host;
 mod names;
 mod order;
@@ -59,7 +61,8 @@ use crate::protocol::json;
 use crate::protocol::protobuf::ClientMessage;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::request::{AuthFrame, Connected, Notice, UrlRequest};
-use crate::protocol::url::{publish_url, subscribe_url};
+use crate::protocol::token::Token;
+use crate::protocol::url::{publish_url, stream_url, subscribe_url};
 use crate::record::Now;
 
 pub use self::encode::EncodedChange;
@@ -78,7 +81,7 @@ pub enum Endpoint {
     Subscribe,
 }
 
-/// One WebSocket connection, without its socket.
+/// One connection, without its socket.
 #[derive(Debug)]
 pub struct Session {
     codec: Codec,
@@ -113,6 +116,27 @@ impl Session {
             }
         };
         Ok(Session { codec, id, rights: None, side })
+    }
+
+    /// Makes the session of a stream of events, on which the client gets the subscription that the URL asks for, and says
+    /// nothing. `last_event_id` is the token that a client which comes back sends; it is newer than one in the URL.
+    pub fn open_stream(query: &str, last_event_id: Option<&str>, id: String) -> Result<Session, Refusal> {
+        let (mut first, codec) = (stream_url(query)?, Codec::Json);
+        if let Some(text) = last_event_id {
+            let refused = |error| Refusal::new(Code::BadRequest, format!("Last-Event-ID: {error}"));
+            first.resume = Some(Token::decode(text).map_err(refused)?);
+        }
+        let mode = first.mode;
+        let subscriber = Box::new(Subscriber::new(codec, Some(first), mode, false));
+        Ok(Session { codec, id, rights: None, side: SessionSide::Subscribe(subscriber) })
+    }
+
+    /// Starts the subscription of a stream of events. To be called once.
+    pub fn start_stream(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        match &mut self.side {
+            SessionSide::Subscribe(subscriber) => subscriber.start_stream(turn),
+            SessionSide::Publish(_) => Ok(()),
+        }
     }
 
     /// Gives the session the rights of its client, who comes from `address`. To be called before the upgrade. A

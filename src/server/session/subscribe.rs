@@ -91,6 +91,11 @@ impl Subscriber {
         }
     }
 
+    /// Starts the subscription of a stream of events, which was found to be allowed.
+    pub(super) fn start_stream(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        self.first.take().map_or(Ok(()), |first| self.subscribe(turn, None, first))
+    }
+
     /// The patterns of the subscription that the URL asks for, until that is started.
     pub(super) fn first_patterns(&self) -> &[Pattern] {
         self.first.as_ref().map_or(&[], |first| &first.patterns)

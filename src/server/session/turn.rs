@@ -3,6 +3,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::encode;
+use super::events::write_notice_event;
 use super::host::Host;
 use super::remains::Remains;
 use super::scans::ScanBudget;
@@ -11,7 +12,7 @@ use crate::protocol::{json, protobuf};
 use crate::record::{Now, Record};
 use crate::server::account::WorkerAccount;
 use crate::server::framing::message::Codec;
-use crate::server::framing::wrap;
+use crate::server::framing::wrap::{self, Framing};
 use crate::server::outbound::Outbound;
 use crate::subscriptions::Index;
 
@@ -87,6 +88,11 @@ impl Turn<'_> {
 
     /// Appends a frame with a notice.
     pub(super) fn notice(&mut self, codec: Codec, notice: &Notice<'_>) {
+        if self.out.framing() == Framing::EventStream {
+            let mut event = Vec::new();
+            write_notice_event(&mut event, notice);
+            return self.out.append(&event);
+        }
         self.frame(codec, |out| match codec {
             Codec::Json => json::write_notice(out, notice),
             Codec::Protobuf => protobuf::write_notice(out, notice),
