@@ -137,7 +137,11 @@ impl ConfigReload {
         ConfigReload { arguments, config, files, set_level }
     }
 
-    fn take(&mut self, new: Config) {
+    fn take(&mut self, mut new: Config) {
+        // The node itself reads the keys again.
+        if let (Some(old), Some(new)) = (&self.config.cluster_key, &mut new.cluster_key) {
+            new.keyring = old.keyring.clone();
+        }
         if new.log_level != self.config.log_level {
             let (from, to) = (self.config.log_level.as_str(), new.log_level.as_str());
             // The line is written while the level lets it through.
@@ -175,7 +179,16 @@ impl Reloadable for ConfigReload {
     }
 }
 
-/// Returns the names of the settings in which two configurations differ, by the names of their fields.
+/// Names of fields that are not those of their flags.
+const FLAGS_OF_FIELDS: [(&str, &str); 5] = [
+    ("max-memory-bytes", "max-memory"),
+    ("max-client-memory-bytes", "max-client-memory"),
+    ("tombstones-us", "tombstones"),
+    ("tls", "tls-cert, tls-key, tls-client-ca"),
+    ("access", "auth, allow-origin, allow-host, max-connections-per-address, max-subscriptions"),
+];
+
+/// Returns the names of the settings in which two configurations differ.
 fn differing(old: &Config, new: &Config) -> Vec<String> {
     let fields = |config: &Config| {
         let text = format!("{config:#?}");
@@ -196,7 +209,12 @@ fn differing(old: &Config, new: &Config) -> Vec<String> {
         fields
     };
     let pairs = fields(old).into_iter().zip(fields(new));
-    pairs.filter(|(old, new)| old != new).map(|((name, _), _)| name).collect()
+    let differing = pairs.filter(|(old, new)| old != new).map(|((name, _), _)| name);
+    let flag = |name: String| {
+        let known = FLAGS_OF_FIELDS.iter().find(|(field, _)| *field == name);
+        known.map_or(name, |(_, flag)| (*flag).to_owned())
+    };
+    differing.map(flag).collect()
 }
 
 #[cfg(test)]
@@ -211,8 +229,9 @@ mod tests {
         };
         let old = of("http = \"127.0.0.1:1\"\n");
         assert_eq!(differing(&old, &old), [""; 0]);
-        let new = of("http = \"127.0.0.1:2\"\njoin = \"a:1,b:2\"\nmax-connections = 7\n");
-        assert_eq!(differing(&old, &new), ["http", "join", "max-connections"]);
+        let new =
+            of("http = \"127.0.0.1:2\"\njoin = \"a:1,b:2\"\nmax-connections = 7\nmax-memory = \"1GiB\"\n");
+        assert_eq!(differing(&old, &new), ["http", "join", "max-connections", "max-memory"]);
     }
 
     #[test]

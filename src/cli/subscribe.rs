@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::client::{AccessArguments, Event, Interrupt, Subscription, Wanted};
+use super::client::{AccessArguments, Event, Interrupt, Subscription, WantedSources};
 use super::format::{FormatArguments, note};
 use super::{CliError, Given, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }
     let interrupt = Interrupt::watch()?;
-    let wanted = Wanted {
+    let wanted = WantedSources {
         sources: arguments.patterns.clone(),
         has_snapshot: !arguments.no_snapshot,
         mode: arguments.mode.clone(),

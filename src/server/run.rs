@@ -54,7 +54,7 @@ pub fn run(config: Config, files: Vec<Box<dyn Reloadable>>) -> Result<(), Server
         node.stop();
         return Err(fatal.into());
     }
-    tracing::info!("stopping, as a signal asks for");
+    tracing::info!("stopping, as a signal or an admin asks for");
     let began_us = clock::now().mono_us;
     node.stop();
     tracing::info!(ms = (clock::now().mono_us - began_us) / 1_000, "stopped");

@@ -15,7 +15,7 @@ const SPLIT_NODES_MIN: usize = 3;
 
 /// The state of a member as the log has told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum ToldState {
     Live,
     Dead,
     Left,
@@ -25,7 +25,7 @@ enum Told {
 #[derive(Clone, Debug)]
 struct KnownMember {
     name: NodeName,
-    told: Told,
+    told: ToldState,
     boot: u64,
     /// Monotonic time of the last line, in microseconds.
     since_us: u64,
@@ -60,7 +60,7 @@ impl MemberStory {
         for (event, member, away_us) in self.changes(now_us, members, me) {
             self.tell(now_us, event, &member, away_us, live);
         }
-        let dead = self.known.iter().filter(|member| member.told == Told::Dead).count();
+        let dead = self.known.iter().filter(|member| member.told == ToldState::Dead).count();
         if let Some(is_split) = self.judge_split(live, dead) {
             match is_split {
                 true => tracing::warn!(
@@ -92,7 +92,7 @@ impl MemberStory {
         for member in members.iter().filter(|member| member.identity.name != *me) {
             let name = &member.identity.name;
             while let Some(gone) = known.next_if(|known| known.name < *name) {
-                if gone.told == Told::Dead {
+                if gone.told == ToldState::Dead {
                     changes.push((Event::Forgotten, Described::gone(&gone.name), now_us - gone.since_us));
                 }
             }
@@ -102,15 +102,18 @@ impl MemberStory {
                 self.known.extend(before);
                 continue;
             };
+            let before_boot = before.as_ref().map(|before| before.boot);
             let since_us = before.map_or(now_us, |before| before.since_us);
             let is_told = event.is_some();
             if let Some(event) = event {
                 changes.push((event, Described::of(member), now_us - since_us));
             }
+            // A new life is told when it has answered, and not when it was heard of.
+            let known_boot = before_boot.filter(|_| !is_told).unwrap_or(boot);
             let since_us = if is_told { now_us } else { since_us };
-            self.known.push(KnownMember { name: name.clone(), told, boot, since_us });
+            self.known.push(KnownMember { name: name.clone(), told, boot: known_boot, since_us });
         }
-        for gone in known.filter(|gone| gone.told == Told::Dead) {
+        for gone in known.filter(|gone| gone.told == ToldState::Dead) {
             changes.push((Event::Forgotten, Described::gone(&gone.name), now_us - gone.since_us));
         }
         changes
@@ -184,22 +187,24 @@ impl Described {
 
 /// Returns the state of a member as it is told from now on, and the event that is to be told, if there is one. `None`:
 /// nothing is remembered of the member.
-fn judge(member: &MemberInfo, before: Option<&KnownMember>) -> Option<(Told, Option<Event>)> {
+fn judge(member: &MemberInfo, before: Option<&KnownMember>) -> Option<(ToldState, Option<Event>)> {
     let told = before.map(|before| before.told);
     match (member.state, told) {
         // A member that has not answered yet may be an invention of a stranger.
         (State::Joining, _) => told.map(|told| (told, None)),
-        (State::Alive, None) => Some((Told::Live, Some(Event::Joined))),
-        (State::Alive, Some(Told::Live)) => {
+        (State::Alive, None) => Some((ToldState::Live, Some(Event::Joined))),
+        (State::Alive, Some(ToldState::Live)) => {
             let is_same = before.is_some_and(|before| before.boot == member.identity.boot);
-            Some((Told::Live, (!is_same).then_some(Event::Restarted)))
+            Some((ToldState::Live, (!is_same).then_some(Event::Restarted)))
         }
-        (State::Alive, Some(Told::Dead | Told::Left)) => Some((Told::Live, Some(Event::Returned))),
+        (State::Alive, Some(ToldState::Dead | ToldState::Left)) => {
+            Some((ToldState::Live, Some(Event::Returned)))
+        }
         // A suspicion is not told. If the member was never seen alive, that is waited for.
         (State::Suspect, _) => told.map(|told| (told, None)),
-        (State::Dead, Some(Told::Live)) => Some((Told::Dead, Some(Event::Failed))),
-        (State::Left, Some(Told::Live)) => Some((Told::Left, Some(Event::Left))),
-        (State::Left, Some(_)) => Some((Told::Left, None)),
+        (State::Dead, Some(ToldState::Live)) => Some((ToldState::Dead, Some(Event::Failed))),
+        (State::Left, Some(ToldState::Live)) => Some((ToldState::Left, Some(Event::Left))),
+        (State::Left, Some(_)) => Some((ToldState::Left, None)),
         (State::Dead | State::Left, _) => told.map(|told| (told, None)),
     }
 }
@@ -238,6 +243,7 @@ mod tests {
         assert_eq!(events(&mut story, &[("a", 1, State::Dead), me]), []);
         assert_eq!(events(&mut story, &[("a", 2, State::Joining), me]), []);
         assert_eq!(events(&mut story, &[("a", 2, State::Alive), me]), of(Event::Returned, "a"));
+        assert_eq!(events(&mut story, &[("a", 3, State::Joining), me]), []);
         assert_eq!(events(&mut story, &[("a", 3, State::Alive), me]), of(Event::Restarted, "a"));
         assert_eq!(events(&mut story, &[("a", 3, State::Left), me]), of(Event::Left, "a"));
         assert_eq!(events(&mut story, &[me]), [], "who has left is forgotten in silence");

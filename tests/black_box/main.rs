@@ -42,6 +42,7 @@ mod strangers;
 mod streams;
 mod strict;
 mod subscribe;
+mod terminal_bulk;
 mod terminal_client;
 mod terminal_doctor;
 mod terminal_log;

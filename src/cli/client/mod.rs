@@ -17,7 +17,7 @@ pub use http::{Answer, fetch, fetch_from, open, post_lines};
 pub use nodes::Nodes;
 pub use signal::Interrupt;
 pub use socket::{ConnectError, Sender, Socket, connect, connect_in_halves};
-pub use subscription::{Event, Subscription, Wanted};
+pub use subscription::{Event, Subscription, WantedSources};
 pub use token::TOKEN_VARIABLE;
 pub use trust::TrustArguments;
 

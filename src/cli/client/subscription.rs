@@ -37,7 +37,7 @@ const WAIT_US: (u64, u64) = (100_000, 10_000_000);
 
 /// The content of a subscription.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct WantedSources {
     /// The patterns of the wanted sources.
     pub sources: Vec<String>,
     /// Whether the newest records of all matching sources are sent first.
@@ -139,7 +139,7 @@ impl Repeats {
 
 /// A running subscription. Call [`Subscription::next`] in a loop, and [`Subscription::close`] at the end.
 pub struct Subscription {
-    wanted: Wanted,
+    wanted: WantedSources,
     /// The nodes that were given.
     homes: Nodes,
     /// Other members, as the last node named them.
@@ -156,7 +156,7 @@ pub struct Subscription {
 
 impl Subscription {
     /// Makes a subscription, which connects when [`Subscription::next`] is called.
-    pub fn new(homes: impl Into<Nodes>, wanted: Wanted) -> Subscription {
+    pub fn new(homes: impl Into<Nodes>, wanted: WantedSources) -> Subscription {
         Subscription {
             wanted,
             homes: homes.into(),
@@ -387,8 +387,8 @@ mod tests {
         }
     }
 
-    fn wanted() -> Wanted {
-        Wanted { sources: vec!["a/*".into()], has_snapshot: false, mode: "latest".into() }
+    fn wanted() -> WantedSources {
+        WantedSources { sources: vec!["a/*".into()], has_snapshot: false, mode: "latest".into() }
     }
 
     /// In nats.go (#1777) a subscription ended silently after reconnecting.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::feed::COUNTER_PREFIX;
-use crate::cli::client::{Event, NodeUrl, Subscription, Wanted};
+use crate::cli::client::{Event, NodeUrl, Subscription, WantedSources};
 use crate::server::clock;
 
 /// Most travel times that are kept to compute percentiles: about those of the last minute.
@@ -116,7 +116,7 @@ impl Inner {
 
 /// Receives records until `ending` is set. If the subscription fails, a new one is opened.
 pub fn run(endpoint: NodeUrl, seen: &Seen, ending: &AtomicBool) {
-    let wanted = Wanted {
+    let wanted = WantedSources {
         sources: vec!["host/**".into(), format!("{COUNTER_PREFIX}*")],
         has_snapshot: true,
         mode: "all".into(),

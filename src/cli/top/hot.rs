@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::cli::client::Event;
 
 /// Most sources that are counted in a window. Records of further sources are not counted in it.
-const SOURCES_MAX: usize = 20_000;
+const COUNTED_SOURCES_MAX: usize = 20_000;
 /// Length of a window, in microseconds. Rates are those of the last whole window and the one under way.
 const WINDOW_US: u64 = 5_000_000;
 /// Number of sources that are shown at most.
@@ -44,7 +44,7 @@ impl HotSources {
             let Ok(OnlySource { source }) = serde_json::from_str(record) else { continue };
             if let Some(count) = counted.now.get_mut(source.as_ref()) {
                 *count += 1;
-            } else if counted.now.len() < SOURCES_MAX {
+            } else if counted.now.len() < COUNTED_SOURCES_MAX {
                 counted.now.insert(source.into_owned(), 1);
             }
         }

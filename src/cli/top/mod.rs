@@ -19,7 +19,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 
 use self::hot::HotSources;
 use self::sample::{ClusterSample, Sampler};
-use super::client::{AccessArguments, Interrupt, Nodes, Subscription, Wanted};
+use super::client::{AccessArguments, Interrupt, Nodes, Subscription, WantedSources};
 use super::format::{FormatArguments, is_without_colour};
 use super::{CliError, Given, whole_number};
 use crate::record::Pattern;
@@ -103,7 +103,7 @@ fn count_sources(
     hot: Arc<HotSources>,
     ending: Arc<AtomicBool>,
 ) -> Result<thread::JoinHandle<()>, CliError> {
-    let wanted = Wanted { sources: vec![pattern], has_snapshot: false, mode: "latest".into() };
+    let wanted = WantedSources { sources: vec![pattern], has_snapshot: false, mode: "latest".into() };
     let count = move || {
         let mut subscription = Subscription::new(nodes, wanted);
         while !ending.load(Relaxed) {
@@ -171,7 +171,7 @@ fn draw_until_end(
         }
         let refusal = hot.refusal();
         terminal.draw(|frame| {
-            let screen = view::Screen {
+            let screen = view::TopScreen {
                 shown: &shown,
                 has_colour: !is_without_colour(),
                 is_paused,

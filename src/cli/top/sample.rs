@@ -39,12 +39,12 @@ pub(super) struct NodeSample {
     pub http: String,
     /// Round trip from the asked node, in microseconds.
     pub rtt_us: Option<u64>,
-    pub figures: Option<Figures>,
+    pub figures: Option<NodeFigures>,
 }
 
 /// The figures of a member.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Figures {
+pub(super) struct NodeFigures {
     pub rates: Rates,
     /// Time from acceptance anywhere to here, in seconds: median and 99th percentile of the interval.
     pub propagation_p50: Option<f64>,
@@ -108,7 +108,7 @@ impl Sampler {
                 self.before.insert(member.id.clone(), (now_us, metrics));
                 figures
             });
-            if let Some(Figures { rates, sources, .. }) = &figures {
+            if let Some(NodeFigures { rates, sources, .. }) = &figures {
                 sample.total.published += rates.published;
                 sample.total.applied += rates.applied;
                 sample.total.delivered += rates.delivered;
@@ -146,9 +146,9 @@ fn poll(asked: &NodeUrl, members: &[Member]) -> Vec<Option<MetricsText>> {
 }
 
 /// Computes the figures of a member from its metrics and those before, with the time at which they were read.
-fn figures(now_us: u64, metrics: &MetricsText, last: Option<&(u64, MetricsText)>) -> Figures {
+fn figures(now_us: u64, metrics: &MetricsText, last: Option<&(u64, MetricsText)>) -> NodeFigures {
     let value = |name: &str| metrics.get(name).unwrap_or(0.0);
-    let mut figures = Figures {
+    let mut figures = NodeFigures {
         connections: metrics.sum("anode_connections"),
         sources: value("anode_sources"),
         resident_bytes: value("process_resident_memory_bytes"),
@@ -156,7 +156,7 @@ fn figures(now_us: u64, metrics: &MetricsText, last: Option<&(u64, MetricsText)>
         store_pending: value("anode_store_pending_records"),
         shards_differing: value("anode_shards_differing"),
         is_store_up: metrics.get("anode_store_up").is_none_or(|up| up > 0.0),
-        ..Figures::default()
+        ..NodeFigures::default()
     };
     let Some((last_us, before)) = last else { return figures };
     let seconds = (now_us.saturating_sub(*last_us) as f64 / 1e6).max(0.001);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Shown;
-use super::sample::{ClusterSample, Figures, NodeSample};
+use super::sample::{ClusterSample, NodeFigures, NodeSample};
 use crate::cli::format;
 
 /// Number of sources that are listed in the text.
@@ -31,7 +31,7 @@ pub(super) fn seconds(seconds: Option<f64>) -> String {
 /// The cells of a member's row, without its name and state.
 pub(super) fn cells(node: &NodeSample) -> [String; 7] {
     let Some(figures) = &node.figures else { return std::array::from_fn(|_| "-".into()) };
-    let Figures { rates, connections, resident_bytes, propagation_p99, stored_p99, .. } = figures;
+    let NodeFigures { rates, connections, resident_bytes, propagation_p99, stored_p99, .. } = figures;
     [
         rate(rates.published),
         rate(rates.delivered),

@@ -15,7 +15,7 @@ const MEMBER_LINES_MAX: u16 = 10;
 const HOT_LINES_MIN: u16 = 6;
 
 /// What is drawn.
-pub(super) struct Screen<'a> {
+pub(super) struct TopScreen<'a> {
     pub shown: &'a Shown,
     pub has_colour: bool,
     pub is_paused: bool,
@@ -23,7 +23,7 @@ pub(super) struct Screen<'a> {
     pub refusal: Option<&'a str>,
 }
 
-impl Screen<'_> {
+impl TopScreen<'_> {
     /// Draws on a frame.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
@@ -123,7 +123,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::cli::top::sample::{ClusterSample, Figures, NodeSample, Rates};
+    use crate::cli::top::sample::{ClusterSample, NodeFigures, NodeSample, Rates};
 
     fn drawn(nodes: usize, has_colour: bool) -> (String, bool) {
         let node = |at: usize| NodeSample {
@@ -132,7 +132,7 @@ mod tests {
             zone: String::new(),
             http: String::new(),
             rtt_us: Some(5),
-            figures: Some(Figures {
+            figures: Some(NodeFigures {
                 rates: Rates {
                     published: 123_456.0,
                     delivered: 1_234_567.0,
@@ -142,14 +142,14 @@ mod tests {
                 propagation_p99: Some(0.0025),
                 resident_bytes: 1e9,
                 queued_bytes: 1e3,
-                ..Figures::default()
+                ..NodeFigures::default()
             }),
         };
         let cluster = ClusterSample { nodes: (0..nodes).map(node).collect(), ..ClusterSample::default() };
         let hot = (0..50).map(|at| (format!("source/{at}"), 50.0 - f64::from(at))).collect();
         let shown = Shown { cluster: Arc::new(cluster), hot };
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
-        let screen = Screen { shown: &shown, has_colour, is_paused: false, refusal: None };
+        let screen = TopScreen { shown: &shown, has_colour, is_paused: false, refusal: None };
         terminal.draw(|frame| screen.draw(frame)).expect("drawn");
         let buffer = terminal.backend().buffer().clone();
         let is_coloured = buffer.content().iter().any(|cell| cell.fg != Color::Reset);
