@@ -5,6 +5,8 @@
 
 #[path = "house/imports.rs"]
 mod imports;
+#[path = "house/links.rs"]
+mod links;
 #[path = "house/names.rs"]
 mod names;
 #[path = "house/source.rs"]
@@ -495,4 +497,16 @@ fn names_tell_things_apart() {
 #[test]
 fn docs_say_something() {
     hold(words::riddles, &["src", "tests", "loadgen", "bench", "clients/rust"]);
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut complaints = Vec::new();
+    for page in links::pages(root) {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        let name = page.strip_prefix(root).unwrap_or(&page).display().to_string();
+        complaints.extend(links::broken(&page, &text).into_iter().map(|target| format!("{name}: {target}")));
+    }
+    assert!(complaints.is_empty(), "links that lead nowhere:\n{}", complaints.join("\n"));
 }

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PORT = 7070
 #: Lines that a quick start may have.
 LINES_MAX = 10
-#: By language: the mark of the code, the README with the same code, and the section of docs/clients.md.
+#: By language, which is also the section of docs/clients.md: the mark of the code, and the README of the package, which
+#: has the same code, as the README of the project does.
 QUICK_STARTS = {
     "Python": ("python", "clients/python/README.md"),
     "TypeScript": ("js", "clients/typescript/README.md"),
@@ -56,7 +57,8 @@ def checked(language: str) -> str:
     code = code_of(section, mark)
     lines = code.count("\n")
     assert lines <= LINES_MAX, f"the quick start for {language} has {lines} lines; at most {LINES_MAX}"
-    assert code_of((ROOT / readme).read_text(), mark) == code, f"{readme} has another quick start than docs/clients.md"
+    for copy in (readme, "README.md"):
+        assert code_of((ROOT / copy).read_text(), mark) == code, f"{copy} has another quick start than docs/clients.md"
     if language == "Rust":
         example = (ROOT / "clients/rust/examples/quick_start.rs").read_text()
         assert example.endswith(f"\n\n{code}"), "examples/quick_start.rs differs from the README"
