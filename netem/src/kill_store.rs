@@ -29,13 +29,17 @@ const UNANSWERED_MAX: usize = 256;
 const READ: Duration = Duration::from_millis(2);
 /// Shortest and longest time from the first answer to the kill.
 const LIFE_MS: (u64, u64) = (30, 400);
+/// Time for which fsyncs fail in each life, if they are to fail.
+const FAILING: Duration = Duration::from_millis(200);
+/// Time after that, in which the node is to store again.
+const RECOVERING: Duration = Duration::from_millis(1_500);
 /// Time within which the first answer must come.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// How the node is killed.
 #[derive(Clone, Debug)]
 pub struct KillPlan {
-    /// The program.
+    /// The program of the node.
     pub binary: PathBuf,
     /// Directory of the run.
     pub dir: PathBuf,
@@ -58,7 +62,8 @@ pub enum KillDisk {
     Plain,
     /// A file system of our own, at which the power is cut after each kill.
     Faulty {
-        /// What an fsync does.
+        /// What an fsync does after the first kill. The first life is honest, so that there is a store to be lost. Fsyncs
+        /// that fail do so for a part of each life, and are honest again before its end.
         fsync: FsyncMode,
         /// Time that every operation takes more.
         delay: Duration,
@@ -84,7 +89,7 @@ pub struct KillResult {
     pub report: Report,
 }
 
-/// A run.
+/// A run that goes on.
 struct Killing {
     plan: KillPlan,
     start: LocalStart,
@@ -135,11 +140,10 @@ impl Killing {
         std::fs::create_dir_all(&data)?;
         let disk = match plan.disk {
             KillDisk::Plain => None,
-            KillDisk::Faulty { fsync, delay, .. } => {
+            KillDisk::Faulty { delay, .. } => {
                 let real = plan.dir.join("real");
                 std::fs::create_dir_all(&real)?;
                 let disk = FaultyDisk::mount(&real, &data)?;
-                disk.order(DiskOrder::Fsync(fsync))?;
                 disk.order(DiskOrder::Delay(delay))?;
                 Some(disk)
             }
@@ -188,9 +192,16 @@ impl Killing {
         let mut unanswered = BTreeSet::new();
         let began = Instant::now();
         let (least, most) = LIFE_MS;
-        let life = Duration::from_millis(least + self.random.next_u64() % (most - least));
+        let mut life = Duration::from_millis(least + self.random.next_u64() % (most - least));
+        let mut failing = Failing::of(self.plan.disk, life);
+        if failing.is_some() {
+            life += FAILING + RECOVERING;
+        }
         let mut first_answer = None;
         while first_answer.is_none_or(|at: Instant| at.elapsed() < life) {
+            if let (Some(failing), Some(disk), Some(at)) = (&mut failing, &self.disk, first_answer) {
+                failing.switch(at.elapsed(), disk)?;
+            }
             while unanswered.len() < UNANSWERED_MAX {
                 unanswered.insert(self.send(&mut socket)?);
             }
@@ -254,11 +265,15 @@ impl Killing {
         is_done
     }
 
+    /// Cuts the power of a faulty disk, and lets it lie from then on if that was planned.
     fn cut(&mut self) -> Attempt<()> {
-        let KillDisk::Faulty { keeps_some, .. } = self.plan.disk else { return Ok(()) };
+        let KillDisk::Faulty { fsync, keeps_some, .. } = self.plan.disk else { return Ok(()) };
         let seed = keeps_some.then(|| self.random.next_u64());
         if let Some(disk) = &self.disk {
             disk.order(DiskOrder::Cut(seed))?;
+            if fsync == FsyncMode::Lies {
+                disk.order(DiskOrder::Fsync(fsync))?;
+            }
         }
         Ok(())
     }
@@ -272,6 +287,37 @@ impl Killing {
             refusal,
             report: self.checker.judge(),
         }
+    }
+}
+
+/// A part of a life in which fsyncs fail.
+struct Failing {
+    mode: FsyncMode,
+    /// Time after the first answer at which the next switch is due.
+    due: Duration,
+    is_on: bool,
+}
+
+impl Failing {
+    /// Fails from `from` on after the first answer, if that is planned.
+    fn of(disk: KillDisk, from: Duration) -> Option<Failing> {
+        match disk {
+            KillDisk::Faulty { fsync: mode @ (FsyncMode::Fails | FsyncMode::FailsAndForgets), .. } => {
+                Some(Failing { mode, due: from, is_on: false })
+            }
+            _ => None,
+        }
+    }
+
+    /// Switches the disk if that is due.
+    fn switch(&mut self, now: Duration, disk: &FaultyDisk) -> Attempt<()> {
+        if now < self.due {
+            return Ok(());
+        }
+        self.due = if self.is_on { Duration::MAX } else { now + FAILING };
+        let mode = if self.is_on { FsyncMode::Honest } else { self.mode };
+        self.is_on = !self.is_on;
+        Ok(disk.order(DiskOrder::Fsync(mode))?)
     }
 }
 

@@ -18,7 +18,7 @@ const LOG_END: usize = 2_000;
 /// What a node is started with.
 #[derive(Clone, Debug)]
 pub struct LocalStart {
-    /// The program.
+    /// The program to start.
     pub binary: PathBuf,
     /// Name of the node.
     pub name: String,

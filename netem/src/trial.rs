@@ -27,12 +27,12 @@ const SETTLE: Duration = Duration::from_secs(20);
 /// Time after that in which subscribers get the last records.
 const LAST: Duration = Duration::from_secs(6);
 
-/// A trial.
+/// A trial of three nodes.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Name for people.
     pub name: String,
-    /// The program.
+    /// The program of the nodes.
     pub binary: PathBuf,
     /// Directory of the run.
     pub dir: PathBuf,

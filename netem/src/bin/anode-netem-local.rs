@@ -40,7 +40,7 @@ struct KillArguments {
     /// the power is cut after each kill
     #[arg(long, value_enum, default_value_t = DiskKind::Faulty)]
     disk: DiskKind,
-    /// What an fsync of the faulty disk does
+    /// What an fsync of the faulty disk does from the first kill on. Those that fail do so for 200 ms of each life
     #[arg(long, value_enum, default_value_t = FsyncKind::Honest)]
     fsync: FsyncKind,
     /// Time that every operation of the faulty disk takes more, in microseconds

@@ -132,7 +132,7 @@ impl Checker {
                 self.evidence.subscribers.handle_connected(at_us, subscriber, &connection, node);
             }
             Seen::SnapshotEnded { subscriber } => self.with(subscriber, |who| who.end_snapshot(at_us)),
-            Seen::TokenTaken { subscriber } => self.with(subscriber, |who| who.take_token()),
+            Seen::TokenTaken { subscriber } => self.with(subscriber, |who| who.take_token(at_us)),
             Seen::Disconnected { subscriber } => self.with(subscriber, |who| who.disconnect(at_us)),
             Seen::Delivered { subscriber, delivery } => self.delivered(at_us, subscriber, &delivery),
             Seen::Read { node, source, begun_us, found } => self.read(at_us, &node, &source, begun_us, found),
@@ -196,7 +196,7 @@ impl Checker {
         let version = delivery.version;
         let Some(subscriber) = self.evidence.subscribers.get_mut(id) else { return };
         let (node, connected_us, mode) = (subscriber.node, subscriber.connected_us, subscriber.mode);
-        let (verdict, is_twice) = subscriber.deliver(source, version);
+        let (verdict, is_twice) = subscriber.deliver(at_us, source, version);
         let is_wanted = subscriber.wants(&delivery.source);
         self.evidence.convergence.handle_delivery(at_us, id, source, version);
         let witness = |evidence: &Evidence, detail: String| {

@@ -32,7 +32,7 @@ pub enum Seen {
     },
     /// A fault begins. To be fed before the fault is caused.
     FaultBegan {
-        /// The fault.
+        /// The fault that begins.
         fault: Fault,
     },
     /// A fault is over.
@@ -51,7 +51,7 @@ pub enum Seen {
     Answered {
         /// Number of the publish.
         publish: u64,
-        /// The answer.
+        /// The answer that came.
         answer: Answer,
     },
     /// A publish whose answer does not come any more, because its connection was lost.
@@ -75,7 +75,7 @@ pub enum Seen {
     Delivered {
         /// Number of the subscriber.
         subscriber: u32,
-        /// The record.
+        /// The record that came.
         delivery: Delivery,
     },
     /// A subscriber got the resume token that it will use if it loses its connection.
@@ -248,18 +248,18 @@ pub struct Delivery {
 pub struct MemberSeen {
     /// Name of the member.
     pub node: Name,
-    /// Its state.
+    /// State of the member.
     pub state: MemberState,
-    /// Its incarnation number.
+    /// Incarnation number of the member.
     pub incarnation: u64,
-    /// Its boot number.
+    /// Boot number of the member.
     pub boot: u64,
 }
 
 /// States of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberState {
-    /// It answers.
+    /// The member answers.
     Alive,
     /// It may have died.
     Suspect,

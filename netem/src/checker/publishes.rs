@@ -81,7 +81,7 @@ impl Offered {
     }
 }
 
-/// All publishes.
+/// All publishes of a run.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
     offers: Vec<Offered>,

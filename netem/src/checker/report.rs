@@ -22,7 +22,7 @@ pub struct Report {
     pub is_kept: bool,
     /// The findings about every promise.
     pub promises: Vec<PromiseReport>,
-    /// Measured figures.
+    /// Figures that were measured.
     pub figures: Figures,
     /// The faults, in the order of their numbers.
     pub faults: Vec<FaultTime>,

@@ -10,14 +10,20 @@ use super::observation::{Connection, Mode};
 use super::pattern::matches;
 use super::version::Version;
 
+/// Time before a token within which deliveries may not be covered by it, in microseconds. A token holds what its node has
+/// seen without a gap, so records that came just before it, or behind a gap, may come again after a resume.
+const UNCOVERED_US: u64 = 10_000_000;
+
 /// A subscriber's knowledge of one source.
 #[derive(Clone, Copy, Debug)]
 struct SourceView {
     /// Newest version that it got.
     newest: Version,
+    /// Time at which that came, in microseconds.
+    newest_us: u64,
     /// Last version that it got, and the number of the connection on which it came.
     last: (Version, u32),
-    /// Newest version that it had when it got its resume token.
+    /// Newest version that its resume token certainly covers.
     covered: Option<Version>,
 }
 
@@ -46,7 +52,7 @@ pub(super) enum DeliveryVerdict {
     Repeats,
 }
 
-/// One subscriber.
+/// One subscriber of a run.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     /// Mode of its subscription.
@@ -70,8 +76,8 @@ pub(super) struct Subscriber {
     sources: HashMap<u32, SourceView>,
     /// What an `all` subscriber got: the number of the connection, and whether a token covers it.
     seen: HashMap<(u32, Version), (u32, bool)>,
-    /// What an `all` subscriber got since its last token.
-    since_token: Vec<(u32, Version)>,
+    /// What an `all` subscriber got that no token covers, with the time in microseconds.
+    since_token: Vec<(u64, u32, Version)>,
 }
 
 impl Subscriber {
@@ -126,21 +132,26 @@ impl Subscriber {
         }
     }
 
-    /// Notes that the subscriber keeps a token that covers everything it got so far.
-    pub(super) fn take_token(&mut self) {
-        for view in self.sources.values_mut() {
+    /// Notes that the subscriber keeps a token that covers everything it got so far, but for what came last.
+    pub(super) fn take_token(&mut self, at_us: u64) {
+        let is_covered = |came_us: u64| came_us.saturating_add(UNCOVERED_US) <= at_us;
+        for view in self.sources.values_mut().filter(|view| is_covered(view.newest_us)) {
             view.covered = Some(view.newest);
         }
-        for key in self.since_token.drain(..) {
-            if let Some((_, is_covered)) = self.seen.get_mut(&key) {
+        let seen = &mut self.seen;
+        self.since_token.retain(|(came_us, source, version)| {
+            if is_covered(*came_us)
+                && let Some((_, is_covered)) = seen.get_mut(&(*source, *version))
+            {
                 *is_covered = true;
             }
-        }
+            !is_covered(*came_us)
+        });
     }
 
     /// Judges a delivery and takes it in. Returns also whether an `all` subscriber got the same version before, and a
     /// resume does not explain it.
-    pub(super) fn deliver(&mut self, source: u32, version: Version) -> (DeliveryVerdict, bool) {
+    pub(super) fn deliver(&mut self, at_us: u64, source: u32, version: Version) -> (DeliveryVerdict, bool) {
         let number = self.number;
         let verdict = match self.sources.get(&source) {
             None => DeliveryVerdict::Rises,
@@ -157,19 +168,22 @@ impl Subscriber {
         };
         let view = self.sources.entry(source).or_insert(SourceView {
             newest: version,
+            newest_us: at_us,
             last: (version, number),
             covered: None,
         });
         view.last = (version, number);
-        view.newest = view.newest.max(version);
+        if version > view.newest {
+            (view.newest, view.newest_us) = (version, at_us);
+        }
         self.overlap += u64::from(verdict == DeliveryVerdict::Overlap);
-        (verdict, self.mode == Mode::All && self.came_before(source, version))
+        (verdict, self.mode == Mode::All && self.came_before(at_us, source, version))
     }
 
     /// Notes what an `all` subscriber got. Returns whether it came before on this connection, or before the last token.
-    fn came_before(&mut self, source: u32, version: Version) -> bool {
+    fn came_before(&mut self, at_us: u64, source: u32, version: Version) -> bool {
         let earlier = self.seen.insert((source, version), (self.number, false));
-        self.since_token.push((source, version));
+        self.since_token.push((at_us, source, version));
         earlier.is_some_and(|(connection, is_covered)| connection == self.number || is_covered)
     }
 
@@ -194,7 +208,7 @@ impl Subscriber {
     }
 }
 
-/// All subscribers.
+/// All subscribers of a run.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     all: BTreeMap<u32, Subscriber>,

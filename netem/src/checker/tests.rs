@@ -254,6 +254,7 @@ fn stamps_that_fall_across_a_resume() {
         story.connect(1, 1, "b", Mode::Latest, None);
         story.deliver(1, "s/1", data(6, "2"));
         if is_covered {
+            story.wait(10 * SECOND);
             story.see(Seen::TokenTaken { subscriber: 1 });
         }
         story.see(Seen::Disconnected { subscriber: 1 });
@@ -282,6 +283,7 @@ fn an_all_subscriber_that_gets_what_its_token_covers() {
     story.connect(1, 1, "b", Mode::All, None);
     story.publish("s/1", 5, Some("1"), Level::Accepted);
     story.deliver(1, "s/1", data(5, "1"));
+    story.wait(10 * SECOND);
     story.see(Seen::TokenTaken { subscriber: 1 });
     story.see(Seen::Disconnected { subscriber: 1 });
     story.connect(1, 2, "c", Mode::All, Some(true));

@@ -38,7 +38,7 @@ pub struct DiskCounts {
     pub pages_lost: u64,
 }
 
-/// The disk.
+/// The disk behind a mount.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) tree: Tree,

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// What happens when a program asks that its writes survive a power cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FsyncMode {
-    /// They do.
+    /// The writes survive it.
     #[default]
     Honest,
     /// The program is told that they do, and they do not.
