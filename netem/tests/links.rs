@@ -139,15 +139,17 @@ fn links_do_what_their_shapes_say() {
     println!("40 ms ± 5 ms: UDP {:.2} ms, TCP {over_tcp:.2} ms", delayed.mean_ms);
     for measured in [delayed.mean_ms, over_tcp] {
         // Other programs may hold the threads up, so more is allowed above than below.
-        assert!((39.0..50.0 + own_ms * 2.0).contains(&measured), "{measured} ms, and {own_ms} ms of their own");
+        assert!(
+            (39.0..50.0 + own_ms * 2.0).contains(&measured),
+            "{measured} ms, and {own_ms} ms of their own"
+        );
     }
     assert_eq!(delayed.came, delayed.sent);
 
     let bursts = Bursts { begin: 2.0, end: 10.0, loss_bad: 100.0, loss_good: 0.0 };
-    for shape in [
-        Shape { loss: 20.0, ..Shape::default() },
-        Shape { bursts: Some(bursts), ..Shape::default() },
-    ] {
+    for shape in
+        [Shape { loss: 20.0, ..Shape::default() }, Shape { bursts: Some(bursts), ..Shape::default() }]
+    {
         bench.set(shape);
         let seen = bench.datagrams(3_000);
         let lost = 1.0 - seen.came as f64 / seen.sent as f64;
