@@ -6,8 +6,8 @@ use std::time::Duration;
 use anode_loadgen::Outcome;
 
 use super::frames::Frame;
+use super::shared::{ROOT, Shared};
 use super::socket::Socket;
-use super::{ROOT, Shared};
 use crate::checker::{Connection, Delivery, Mode, Seen};
 
 /// Pause after a connection was lost or refused.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
-use super::Spec;
+use super::spec::Spec;
 use crate::checker::{Name, Seen};
 use crate::clock::NodeClock;
 use crate::faults::chaos;
@@ -32,7 +32,7 @@ const BOUNDED: [Kind; 2] = [Kind::Cpu, Kind::Memory];
 /// The machines, the links between them, and the faults that they will meet.
 pub struct Cluster {
     // The order matters: nodes end before their disks and their world are removed.
-    /// The machines.
+    /// The machines of the run.
     pub machines: Vec<Machine>,
     /// The links and namespaces.
     pub world: World,
