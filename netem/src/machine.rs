@@ -45,9 +45,9 @@ impl NodeDisk {
     }
 }
 
-/// A machine.
+/// A machine with its node and its disk.
 pub struct Machine {
-    /// The node.
+    /// The node that runs on it.
     pub node: Node,
     /// Directory of the node's data.
     pub data_dir: PathBuf,

@@ -1,5 +1,6 @@
 //! The program behind `netem/run`.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     if arguments.list {
         for name in NAMES {
-            println!("{name:16} {}", Profile::read(name)?.about);
+            writeln!(std::io::stdout(), "{name:16} {}", Profile::read(name)?.about)?;
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -30,7 +30,7 @@ pub struct Start {
     pub name: String,
     /// Namespace in which it runs.
     pub namespace: String,
-    /// The program.
+    /// The program that it runs.
     pub binary: PathBuf,
     /// Options of `anode serve`.
     pub options: Vec<String>,

@@ -26,7 +26,9 @@ struct Seen {
     came: usize,
     twice: usize,
     changed: usize,
-    mean_ms: f64,
+    /// A quarter of the probes took at most this long, in milliseconds. Other programs that hold this machine up
+    /// hardly change it.
+    quartile_ms: f64,
 }
 
 impl Bench {
@@ -76,7 +78,7 @@ impl Bench {
         socket.connect(self.address()).expect("an address");
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         let (mut seen, mut times) = (Seen { sent: count, ..Seen::default() }, vec![None; count]);
-        let (mut sum_ms, mut sent_at) = (0.0, Vec::with_capacity(count));
+        let (mut took_ms, mut sent_at) = (Vec::new(), Vec::with_capacity(count));
         let mut last = Instant::now();
         while last.elapsed() < Duration::from_millis(700) {
             if sent_at.len() < count {
@@ -95,26 +97,33 @@ impl Bench {
                 seen.twice += 1;
             } else {
                 seen.came += 1;
-                sum_ms += sent_at[number].elapsed().as_secs_f64() * 1e3;
+                took_ms.push(sent_at[number].elapsed().as_secs_f64() * 1e3);
             }
         }
-        seen.mean_ms = sum_ms / seen.came.max(1) as f64;
+        seen.quartile_ms = quartile(took_ms);
         seen
     }
 
-    /// Returns the mean time in milliseconds until a short message over TCP came back.
+    /// Returns the time in milliseconds within which a quarter of short messages over TCP came back.
     fn stream(&self, count: u32) -> f64 {
         let mut stream = TcpStream::connect(self.address()).expect("a connection");
         stream.set_nodelay(true).expect("no delay");
-        let begin = Instant::now();
-        for number in 0..count {
+        let times = (0..count).map(|number| {
+            let begin = Instant::now();
             stream.write_all(&number.to_be_bytes()).expect("sent");
             let mut back = [0; 4];
             stream.read_exact(&mut back).expect("it comes back");
             assert_eq!(u32::from_be_bytes(back), number);
-        }
-        begin.elapsed().as_secs_f64() * 1e3 / f64::from(count)
+            begin.elapsed().as_secs_f64() * 1e3
+        });
+        quartile(times.collect())
     }
+}
+
+/// Returns the time within which a quarter of the probes came back.
+fn quartile(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 4).copied().unwrap_or(f64::NAN)
 }
 
 impl Drop for Bench {
@@ -130,19 +139,16 @@ fn links_do_what_their_shapes_say() {
     let Some(mut bench) = Bench::new() else { return };
     let perfect = bench.datagrams(200);
     assert_eq!((perfect.came, perfect.twice, perfect.changed), (200, 0, 0), "{perfect:?}");
-    let own_ms = perfect.mean_ms;
+    let own_ms = perfect.quartile_ms;
     println!("a perfect link: {own_ms:.2} ms there and back, TCP {:.2} ms", bench.stream(50));
 
     let ms = Duration::from_millis;
     bench.set(Shape { delay: ms(40), jitter: ms(5), ..Shape::default() });
-    let (delayed, over_tcp) = (bench.datagrams(400), bench.stream(40));
-    println!("40 ms ± 5 ms: UDP {:.2} ms, TCP {over_tcp:.2} ms", delayed.mean_ms);
-    for measured in [delayed.mean_ms, over_tcp] {
-        // Other programs may hold the threads up, so more is allowed above than below.
-        assert!(
-            (39.0..50.0 + own_ms * 2.0).contains(&measured),
-            "{measured} ms, and {own_ms} ms of their own"
-        );
+    let (delayed, over_tcp) = (bench.datagrams(400), bench.stream(60));
+    println!("40 ms ± 5 ms: a quarter within UDP {:.2} ms, TCP {over_tcp:.2} ms", delayed.quartile_ms);
+    for measured in [delayed.quartile_ms, over_tcp] {
+        // A quarter of the delays is at most 37.5 ms. Other programs may hold the threads up.
+        assert!((36.0..47.0 + own_ms).contains(&measured), "{measured} ms, and {own_ms} ms of their own");
     }
     assert_eq!(delayed.came, delayed.sent);
 

@@ -76,7 +76,8 @@ impl Offered {
         (self.ttl_us > 0).then(|| ts.min(accepted_wall_us).saturating_add(self.ttl_us))
     }
 
-    fn has_ttl(&self) -> bool {
+    /// Returns whether the record has a time to live.
+    pub(super) fn has_ttl(&self) -> bool {
         self.ttl_us > 0
     }
 }

@@ -74,10 +74,8 @@ pub(super) struct Subscriber {
     /// Number of the connection with which the subscriber last started from nothing.
     fresh_number: u32,
     sources: HashMap<u32, SourceView>,
-    /// What an `all` subscriber got: the number of the connection, and whether a token covers it.
-    seen: HashMap<(u32, Version), (u32, bool)>,
-    /// What an `all` subscriber got that no token covers, with the time in microseconds.
-    since_token: Vec<(u64, u32, Version)>,
+    /// What an `all` subscriber got, with the number of the connection.
+    seen: HashMap<(u32, Version), u32>,
 }
 
 impl Subscriber {
@@ -95,7 +93,6 @@ impl Subscriber {
             fresh_number: 0,
             sources: HashMap::new(),
             seen: HashMap::new(),
-            since_token: Vec::new(),
         }
     }
 
@@ -111,7 +108,6 @@ impl Subscriber {
             self.fresh_number = connection.number;
             self.sources.clear();
             self.seen.clear();
-            self.since_token.clear();
         }
     }
 
@@ -138,19 +134,11 @@ impl Subscriber {
         for view in self.sources.values_mut().filter(|view| is_covered(view.newest_us)) {
             view.covered = Some(view.newest);
         }
-        let seen = &mut self.seen;
-        self.since_token.retain(|(came_us, source, version)| {
-            if is_covered(*came_us)
-                && let Some((_, is_covered)) = seen.get_mut(&(*source, *version))
-            {
-                *is_covered = true;
-            }
-            !is_covered(*came_us)
-        });
     }
 
-    /// Judges a delivery and takes it in. Returns also whether an `all` subscriber got the same version before, and a
-    /// resume does not explain it.
+    /// Judges a delivery and takes it in. Returns also whether an `all` subscriber got the same version before on this
+    /// connection. After a resume it may come again: a token does not cover what its node has behind a gap, and a node
+    /// that died may leave a gap for ever.
     pub(super) fn deliver(&mut self, at_us: u64, source: u32, version: Version) -> (DeliveryVerdict, bool) {
         let number = self.number;
         let verdict = match self.sources.get(&source) {
@@ -177,14 +165,12 @@ impl Subscriber {
             (view.newest, view.newest_us) = (version, at_us);
         }
         self.overlap += u64::from(verdict == DeliveryVerdict::Overlap);
-        (verdict, self.mode == Mode::All && self.came_before(at_us, source, version))
+        (verdict, self.mode == Mode::All && self.came_before(source, version))
     }
 
-    /// Notes what an `all` subscriber got. Returns whether it came before on this connection, or before the last token.
-    fn came_before(&mut self, at_us: u64, source: u32, version: Version) -> bool {
-        let earlier = self.seen.insert((source, version), (self.number, false));
-        self.since_token.push((at_us, source, version));
-        earlier.is_some_and(|(connection, is_covered)| connection == self.number || is_covered)
+    /// Notes what an `all` subscriber got. Returns whether it came before on this connection.
+    fn came_before(&mut self, source: u32, version: Version) -> bool {
+        self.seen.insert((source, version), self.number) == Some(self.number)
     }
 
     /// The newest version of a source that the subscriber got.

@@ -48,23 +48,26 @@ impl Views {
         self.samples.contains_key(&node)
     }
 
-    /// Returns whether a node certainly took a member for alive from one time to another: the samples before and
-    /// after show it in the same incarnation.
+    /// Returns whether a node certainly took a member for alive from one time to another: the samples before,
+    /// between and after show it in the same incarnation.
     pub(super) fn is_sure(&self, seen_by: u32, member: u32, from_us: u64, to_us: u64) -> bool {
         if seen_by == member {
             return true;
         }
         let Some(samples) = self.samples.get(&seen_by) else { return false };
-        let before = samples.partition_point(|(at_us, _)| *at_us <= from_us).checked_sub(1);
-        let before = before.and_then(|index| samples.get(index));
-        let after = samples.get(samples.partition_point(|(at_us, _)| *at_us < to_us));
-        let of = |sample: Option<&(u64, Sample)>| {
-            let seen = sample?.1.get(&member)?;
+        let Some(first) = samples.partition_point(|(at_us, _)| *at_us <= from_us).checked_sub(1) else {
+            return false;
+        };
+        let last = samples.partition_point(|(at_us, _)| *at_us < to_us);
+        let of = |(_, sample): &(u64, Sample)| {
+            let seen = sample.get(&member)?;
             let takes_part = matches!(seen.state, MemberState::Alive | MemberState::Suspect);
             takes_part.then_some((seen.boot, seen.incarnation))
         };
-        let before = of(before);
-        before.is_some() && before == of(after)
+        // A member that was given up and answered again may have the incarnation that it had.
+        let Some(between) = samples.get(first..=last) else { return false };
+        let before = between.first().and_then(of);
+        before.is_some() && between.iter().all(|sample| of(sample) == before)
     }
 
     /// Counts members that were suspected or declared dead although they ran and no deadly fault hit them or the node

@@ -1,6 +1,5 @@
 //! The links between all nodes of a run, in user space.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -14,6 +13,7 @@ use anode_loadgen::Outcome;
 use super::counts::{Counters, Totals};
 use super::pump::Pump;
 use super::shape::Shape;
+use super::shared::Shared;
 
 /// A place at which packets enter and leave the links: a node, or the clients.
 pub struct Endpoint {
@@ -23,44 +23,6 @@ pub struct Endpoint {
     pub address: Ipv4Addr,
     /// The address that it has itself, if a router rewrites its packets.
     pub inside: Option<Ipv4Addr>,
-}
-
-/// What the threads of the devices share.
-pub struct Shared {
-    /// The devices, by node.
-    pub(super) devices: Vec<File>,
-    /// The counters, by the node that sends.
-    pub(super) counters: Vec<Counters>,
-    /// Raised by one whenever a shape changes.
-    pub(super) generation: AtomicU64,
-    pub(super) is_over: AtomicBool,
-    pub(super) begin: Instant,
-    /// The shapes, by sender and receiver.
-    shapes: Mutex<Vec<Vec<Shape>>>,
-    nodes: BTreeMap<Ipv4Addr, usize>,
-    outside: Vec<Ipv4Addr>,
-    inside: Vec<Option<Ipv4Addr>>,
-}
-
-impl Shared {
-    pub(super) fn shapes_from(&self, from: usize) -> Vec<Shape> {
-        self.shapes
-            .lock()
-            .map_or_else(|poisoned| poisoned.into_inner()[from].clone(), |all| all[from].clone())
-    }
-
-    pub(super) fn node_at(&self, address: Ipv4Addr) -> Option<usize> {
-        self.nodes.get(&address).copied()
-    }
-
-    /// Returns the address that must stand in a packet of `node` in place of `sender`, if another must.
-    pub(super) fn outside_of(&self, node: usize, sender: Ipv4Addr) -> Option<Ipv4Addr> {
-        (self.inside[node] == Some(sender)).then(|| self.outside[node])
-    }
-
-    pub(super) fn inside_of(&self, node: usize) -> Option<Ipv4Addr> {
-        self.inside[node]
-    }
 }
 
 /// The links, with a thread for each device. They end when this is dropped.

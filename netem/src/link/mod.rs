@@ -12,5 +12,6 @@ pub mod packet;
 pub mod path;
 pub mod pump;
 pub mod shape;
+mod shared;
 pub mod tc;
 pub mod tun;

@@ -12,10 +12,10 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::counts::{Counters, LATE_NS, count};
-use super::fabric::Shared;
 use super::packet;
 use super::path::{Copy, Fate, Path};
 use super::shape::Shape;
+use super::shared::Shared;
 
 /// Largest packet that is read; the devices' largest packets are smaller.
 const PACKET_BYTES_MAX: usize = 2_048;

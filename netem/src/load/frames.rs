@@ -43,7 +43,7 @@ pub struct ResultOf<'a> {
     pub recovered: Option<bool>,
 }
 
-/// An error.
+/// The error that an answer brings.
 #[derive(Debug, Deserialize)]
 pub struct ErrorOf<'a> {
     #[serde(borrow)]

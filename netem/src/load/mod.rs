@@ -5,10 +5,10 @@ pub(crate) mod frames;
 mod publisher;
 mod reader;
 pub mod recorder;
+mod shared;
 pub(crate) mod socket;
 mod subscriber;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -17,73 +17,14 @@ use std::thread::JoinHandle;
 
 use anode_loadgen::Outcome;
 
-use crate::checker::{Mode, Name};
+use crate::checker::Mode;
 use recorder::Recorder;
+use shared::Shared;
 
-/// Begin of the names of all sources.
-pub const ROOT: &str = "netem";
+pub use shared::{Counts, Plan, ROOT};
+
 /// Records that wait to be read back. Further ones are not read back.
 const READS_WAITING_MAX: usize = 64;
-
-/// What the clients do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The nodes, with the addresses at which clients and at which the runner reach them.
-    pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
-    /// Records a second, of all publishers together.
-    pub rate: f64,
-    /// Number of sources.
-    pub sources: u64,
-    /// Bytes of the data of a record.
-    pub data_bytes: usize,
-    /// Seed of the records.
-    pub seed: u64,
-}
-
-/// What the clients have done so far, for the one who watches.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Records sent.
-    pub sent: AtomicU64,
-    /// Answers that say that the level was reached.
-    pub acked: AtomicU64,
-    /// Answers that say something else.
-    pub failed: AtomicU64,
-    /// Records that came to subscribers.
-    pub delivered: AtomicU64,
-    /// Connections that were opened.
-    pub connections: AtomicU64,
-    /// Records that were due and not sent, because too many were unanswered or no node could be reached.
-    pub held: AtomicU64,
-}
-
-/// State that all clients share.
-pub(crate) struct Shared {
-    pub plan: Plan,
-    pub recorder: Recorder,
-    pub counts: Counts,
-    pub is_publishing: AtomicBool,
-    pub is_running: AtomicBool,
-    next_publish: AtomicU64,
-    /// What no client of the protocol should see.
-    surprises: std::sync::Mutex<Vec<String>>,
-}
-
-impl Shared {
-    /// Returns the number of the next publish, which no other has.
-    pub fn take_number(&self) -> u64 {
-        self.next_publish.fetch_add(1, Relaxed)
-    }
-
-    /// Notes something that the protocol does not allow. A few are kept.
-    pub fn surprise(&self, what: String) {
-        if let Ok(mut surprises) = self.surprises.lock()
-            && surprises.len() < 20
-        {
-            surprises.push(what);
-        }
-    }
-}
 
 /// The running clients.
 pub struct Load {

@@ -9,8 +9,8 @@ use anode_loadgen::Outcome as Attempt;
 use anode_loadgen::random::Random;
 
 use super::frames::{self, Frame};
+use super::shared::{ROOT, Shared};
 use super::socket::Socket;
-use super::{ROOT, Shared};
 use crate::checker::{Answer, Level, Name, Offer, Seen, Version};
 
 /// Records without an answer until a publisher waits.

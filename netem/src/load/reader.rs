@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::Shared;
 use super::frames::Frame;
+use super::shared::Shared;
 use crate::checker::{Name, Seen};
 use crate::http;
 

@@ -108,9 +108,9 @@ pub struct Event {
     pub fault: Fault,
     /// The node, counted from 0.
     pub node: usize,
-    /// Begin.
+    /// Begin in seconds.
     pub begin_s: f64,
-    /// End, at least the begin.
+    /// End in seconds, at least the begin.
     pub end_s: f64,
 }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
+use super::cluster::Cluster;
+use super::spec::Spec;
 use super::summary::{Broken, Measured};
-use super::{Cluster, Spec};
 use crate::checker::{Name, Seen};
 use crate::faults::Injector;
 use crate::load::recorder::Recorder;

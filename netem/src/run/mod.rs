@@ -4,92 +4,21 @@
 mod cluster;
 mod drive;
 mod settle;
+mod spec;
 mod summary;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anode_loadgen::Outcome;
 
-use crate::arguments::Arguments;
-use crate::checker::{Checker, Report, Settings};
+use crate::checker::{Checker, Report};
 use crate::load::recorder::Recorder;
-use crate::profile::Profile;
 
 pub use cluster::Cluster;
+pub use spec::Spec;
 pub use summary::{Broken, HEAD, Summary};
-
-/// What a run is made of.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Name of the profile.
-    pub name: String,
-    /// The profile.
-    pub profile: Profile,
-    /// Number of nodes.
-    pub nodes: usize,
-    /// Seconds of load.
-    pub seconds: u64,
-    /// What the command line says.
-    pub arguments: Arguments,
-    /// The program of the nodes.
-    pub binary: PathBuf,
-}
-
-impl Spec {
-    /// Puts a run together from the command line.
-    pub fn new(name: &str, arguments: &Arguments, binary: PathBuf) -> Outcome<Spec> {
-        let profile = Profile::read(name)?;
-        let nodes = arguments.nodes.map_or(profile.nodes, usize::from);
-        if nodes < profile.nodes_min {
-            return Err(
-                format!("--nodes: {nodes} is less than {}, which {name} needs", profile.nodes_min).into()
-            );
-        }
-        let seconds = match (arguments.seconds, arguments.short) {
-            (Some(seconds), _) => u64::from(seconds),
-            (None, true) => profile.short_seconds,
-            (None, false) => profile.seconds,
-        };
-        Ok(Spec { name: name.to_owned(), profile, nodes, seconds, arguments: arguments.clone(), binary })
-    }
-
-    /// Says why the run cannot be made here, if it cannot.
-    pub fn reason_to_skip(&self) -> Option<String> {
-        let needs_previous =
-            self.profile.faults.iter().any(|fault| fault.kind == crate::profile::fault::Kind::Upgrade);
-        if needs_previous && self.arguments.previous.is_none() {
-            return Some("no program of the previous release is given (--previous FILE)".to_owned());
-        }
-        None
-    }
-
-    /// Returns the command that makes this run again.
-    pub fn again(&self) -> String {
-        self.arguments.again(&self.name, self.nodes, self.seconds)
-    }
-
-    /// Returns the directory in which the run leaves its report.
-    pub fn out(&self) -> PathBuf {
-        let name =
-            std::path::Path::new(&self.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.arguments.out.join(format!("{name}-{}", self.arguments.seed))
-    }
-
-    fn settings(&self) -> Settings {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let mut settings = Settings::new(&self.name, &self.again(), wall.as_micros() as u64);
-        settings.convergence_us_max = Some((self.profile.equal_within_s * 1e6) as u64);
-        // Clocks that are wrong by a minute let records end a minute too late, and that is no fault of the node.
-        let is_off = |fault: &crate::profile::Fault| fault.kind == crate::profile::fault::Kind::Clock;
-        if self.profile.random || self.profile.faults.iter().any(is_off) {
-            settings.clock_slack_us = 120_000_000;
-        }
-        settings
-    }
-}
 
 /// Makes a run. `is_interrupted` is raised by signals; then the run ends early, and fails. Everything that the run has
 /// made is removed, however it ends.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
+use super::cluster::Cluster;
 use super::drive::Driven;
+use super::spec::Spec;
 use super::summary::{Broken, Measured};
-use super::{Cluster, Spec};
 use crate::checker::{MemberState, Name, Place, Seen};
 use crate::finals::{self, Holdings};
 use crate::load::recorder::Recorder;

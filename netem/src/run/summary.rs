@@ -5,7 +5,7 @@ use std::path::Path;
 use anode_loadgen::Outcome;
 use serde::Serialize;
 
-use super::Spec;
+use super::spec::Spec;
 use crate::checker::{Report, timeline};
 use crate::link::counts::Totals;
 
@@ -23,11 +23,11 @@ pub struct Broken {
 pub struct Measured {
     /// Seconds for which records were published.
     pub load_s: f64,
-    /// Records sent.
+    /// Number of records sent.
     pub sent: u64,
     /// Records that were due and not sent.
     pub held: u64,
-    /// Records delivered.
+    /// Number of records delivered.
     pub delivered: u64,
     /// Seconds from the end of faults and load until all nodes were ready.
     pub ready_s: f64,
@@ -48,7 +48,7 @@ pub struct Summary {
     pub nodes: usize,
     /// Seconds of load.
     pub seconds: u64,
-    /// Seed.
+    /// Seed of the run.
     pub seed: u64,
     /// Command that runs it again.
     pub again: String,

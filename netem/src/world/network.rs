@@ -23,7 +23,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Draws names.
+    /// Draws names at random.
     pub fn draw(random: &mut Random) -> Names {
         let bits = random.next_u64();
         let digits = format!("{:04x}", bits & 0xffff);
