@@ -183,7 +183,8 @@ class FakeNode:
         await self._close(ws, frames, connection, 4200)
 
     async def _resume(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
-        """Three connections: the first begins, the second recovers and repeats itself, the third does not recover."""
+        """Four connections: the first begins, the second recovers and repeats itself, the third does not recover and
+        breaks off within its snapshot, the fourth must begin anew."""
         frame = await self._next(ws, frames)
         if "subscribe" not in frame:
             # The connection for publishing.
@@ -206,9 +207,11 @@ class FakeNode:
             await say(accepted, record("s/a", 11, 0), record("s/a", 12, 2), record("s/a", 12, 3))
             await say(record("s/c", 13, 1), record("s/b", 14, None), {"eos": {"subscription": 1, "resume": "T3"}})
             await say(record("s/b", 15, 2))
-        else:
+        elif number == 3:
             accepted["result"]["recovered"] = False
-            await say(accepted, record("s/a", 9, 9), {"eos": {"subscription": 1, "resume": "T4"}})
+            await say(accepted, record("s/a", 9, 9))
+        else:
+            await say(accepted, record("s/a", 9, 9), record("s/d", 1, 1), {"eos": {"subscription": 1, "resume": "T4"}})
             await self._stopping.wait()
         await asyncio.sleep(0.2)
         await ws.close(4200)
