@@ -30,11 +30,14 @@ struct Delivered {
     over: bool,
 }
 
+/// What a subscription has delivered, and the task that reads from it.
+type Feed = (Arc<Mutex<Delivered>>, JoinHandle<()>);
+
 #[derive(Default)]
 struct Driver {
     clients: Mutex<HashMap<String, Client>>,
     errors: Mutex<HashMap<String, Arc<AtomicU64>>>,
-    feeds: Mutex<HashMap<String, (Arc<Mutex<Delivered>>, JoinHandle<()>)>>,
+    feeds: Mutex<HashMap<String, Feed>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::client::ClientInner;
 use crate::dialer::Dialer;
 use crate::error::AnodeError;
+use crate::inner::{ClientInner, closed};
 use crate::options::end_of;
 use crate::outgoing::{Outgoing, SharedProgress};
 use crate::publisher::PublisherState;
@@ -107,21 +107,6 @@ impl Publish {
             Ok(answer) => answer.unwrap_or_else(|_| Err(closed())),
             Err(_) => Err(progress.overdue(client.failure.borrow().as_ref())),
         }
-    }
-}
-
-fn closed() -> AnodeError {
-    AnodeError::new("closed", "the client was closed")
-}
-
-impl ClientInner {
-    fn send(&self, outgoing: Outgoing) -> Result<(), AnodeError> {
-        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = publishing.as_ref().ok_or_else(closed)?;
-        sender.send(outgoing).map_err(|_| match &*self.state.borrow() {
-            PublisherState::Over(error) => error.clone(),
-            _ => closed(),
-        })
     }
 }
 
