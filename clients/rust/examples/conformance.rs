@@ -181,7 +181,9 @@ impl Driver {
                 delivered.log.push("eos".into());
             })
             .start();
+        let wait = millis(step, "wait_ms").unwrap_or_default();
         let reading = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
             while let Some(record) = records.next().await {
                 lock(&at_record).take(record);
             }
