@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 #: The longest time for one step, in seconds.
-STEP_MAX_S = 120
+STEP_MAX_S = 180
 
 
 class Driver:

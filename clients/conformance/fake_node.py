@@ -14,6 +14,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+#: How long nodes may be silent by their greetings, where the test is about that, in milliseconds.
+PING_MS = {"silent": 400, "flood": 1_500}
+#: Records that `flood` sends, and the bytes of their data: more than sockets hold.
+FLOOD_RECORDS, FLOOD_BYTES = 8_000, 4_000
 #: How far the clock of the node in `behind` is behind, in microseconds.
 HOUR_US = 3_600_000_000
 
@@ -41,6 +45,8 @@ class FakeNode:
         self.frames: dict[tuple[str, str], list[Frame]] = defaultdict(list)
         #: The times at which connections were asked for.
         self.connections: dict[tuple[str, str], list[float]] = defaultdict(list)
+        #: How many records `flood` has been able to send.
+        self.flooded: dict[str, int] = {}
         self._server: Optional[Server] = None
         self._stopping = asyncio.Event()
         self.port = 0
@@ -77,7 +83,7 @@ class FakeNode:
         _, behaviour, client, path = ws.request.path.split("/", 3)
         key = (behaviour, client)
         greeting = {
-            "node": "fake", "session": "s", "ping_ms": 400 if behaviour == "silent" else 25_000,
+            "node": "fake", "session": "s", "ping_ms": PING_MS.get(behaviour, 25_000),
             "max_record_bytes": 65_536, "max_frame_bytes": 1_048_576, "members": [],
         }
         await ws.send(json.dumps({"connected": greeting}))
@@ -106,6 +112,21 @@ class FakeNode:
             await ws.send(result(await self._next(ws, frames)))
 
     _busy = _well
+
+    async def _flood(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
+        """More than a program takes that is slow at first."""
+        frame = await self._next(ws, frames)
+        assert ws.request is not None
+        client = ws.request.path.split("/")[2]
+        await ws.send(json.dumps({"id": frame["id"], "result": {"subscription": 1}}))
+        for number in range(FLOOD_RECORDS):
+            await ws.send(record("s/a", number, f"{number} " + "x" * FLOOD_BYTES))
+            self.flooded[client] = number + 1
+            if number % 50 == 0:
+                # Pings are answered in between.
+                await asyncio.sleep(0)
+        await ws.send(json.dumps({"eos": {"subscription": 1, "resume": "T1"}}))
+        await self._stopping.wait()
 
     async def _overloaded(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
         while True:
@@ -183,7 +204,8 @@ class FakeNode:
         await self._close(ws, frames, connection, 4200)
 
     async def _resume(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
-        """Three connections: the first begins, the second recovers and repeats itself, the third does not recover."""
+        """Four connections: the first begins, the second recovers and repeats itself, the third does not recover and
+        breaks off within its snapshot, the fourth must begin anew."""
         frame = await self._next(ws, frames)
         if "subscribe" not in frame:
             # The connection for publishing.
@@ -206,9 +228,11 @@ class FakeNode:
             await say(accepted, record("s/a", 11, 0), record("s/a", 12, 2), record("s/a", 12, 3))
             await say(record("s/c", 13, 1), record("s/b", 14, None), {"eos": {"subscription": 1, "resume": "T3"}})
             await say(record("s/b", 15, 2))
-        else:
+        elif number == 3:
             accepted["result"]["recovered"] = False
-            await say(accepted, record("s/a", 9, 9), {"eos": {"subscription": 1, "resume": "T4"}})
+            await say(accepted, record("s/a", 9, 9))
+        else:
+            await say(accepted, record("s/a", 9, 9), record("s/d", 1, 1), {"eos": {"subscription": 1, "resume": "T4"}})
             await self._stopping.wait()
         await asyncio.sleep(0.2)
         await ws.close(4200)

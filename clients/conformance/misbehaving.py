@@ -7,7 +7,7 @@ import time
 from typing import Any, Awaitable, Callable
 
 from drivers import Driver
-from fake_node import HOUR_US, FakeNode
+from fake_node import FLOOD_RECORDS, HOUR_US, FakeNode
 from scenario import Mismatch
 
 
@@ -164,6 +164,25 @@ class Misbehaving:
         first, second = self._connections("busy")
         self._that("it waits for a second", second - first > 0.95)
 
+    async def flood(self) -> None:
+        """A program that is slow stops the node, is not taken for dead, and takes the node for alive."""
+        await self._connect("flood")
+        step = {"do": "subscribe", "client": "flood", "name": "flood", "sources": "s/*", "wait_ms": 4_000}
+        await self._driver.call(step)
+        await asyncio.sleep(3.5)
+        sent = self._fake.flooded.get(self._driver.name, 0)
+        self._that(f"the node is stopped ({sent} records were sent)", 0 < sent < FLOOD_RECORDS)
+        told: dict[str, Any] = {"eos": 0}
+        deadline = time.monotonic() + 60
+        while told["eos"] == 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            told = (await self._driver.call({"do": "feed", "name": "flood"}))["ok"]
+        facts = (told["eos"], told["disorder"], told["resets"], told["error"])
+        self._same("ends of the snapshot, disorder, resets, error", facts, (1, 0, 0, None))
+        self._that("the last record came", told["state"]["s/a"].startswith(f"{FLOOD_RECORDS - 1} "))
+        await asyncio.sleep(1)
+        self._same("connections, for publishing and for the subscription", len(self._connections("flood")), 2)
+
     async def resume(self) -> None:
         """A subscription resumes by its token, delivers nothing twice, and says when the state begins anew."""
         await self._connect("resume")
@@ -177,7 +196,7 @@ class Misbehaving:
         expected = [
             record("s/a", 10, 1, True), record("s/b", 11, 1, True), "eos", record("s/a", 12, 2), record("s/c", 13, 1),
             record("s/c", 13, None), record("s/a", 12, 3), record("s/b", 14, None), record("s/b", 15, 2),
-            "reset", record("s/a", 9, 9, True), "eos",
+            "reset", record("s/a", 9, 9, True), "reset", record("s/a", 9, 9, True), record("s/d", 1, 1, True), "eos",
         ]
         deadline = time.monotonic() + 20
         log: list[Any] = []
@@ -188,7 +207,7 @@ class Misbehaving:
         shown = [item if isinstance(item, str) else tuple(item[name] for name in names) for item in log]
         self._same("what is delivered", shown, expected)
         asked = [frame["subscribe"].get("resume") for frame in self._frames("resume")]
-        self._same("tokens", asked, [None, "T2", "T3"])
+        self._same("tokens", asked, [None, "T2", "T3", None])
 
 
 async def misbehaving(drivers: list[Driver]) -> int:
@@ -208,7 +227,11 @@ async def misbehaving(drivers: list[Driver]) -> int:
             except Exception as error:
                 raise Mismatch(f"{name}: {error}") from error
 
-        outcomes = await asyncio.gather(*(one(*check) for check in checks), return_exceptions=True)
+        outcomes = await asyncio.gather(*(one(*check) for check in checks if check[1] != "flood"), return_exceptions=True)
+        # The node must not be kept busy by one client while it serves another.
+        for check in checks:
+            if check[1] == "flood":
+                outcomes += await asyncio.gather(one(*check), return_exceptions=True)
         failures = [str(outcome) for outcome in outcomes if outcome is not None]
         if failures:
             raise Mismatch("\n".join(failures))

@@ -48,8 +48,9 @@ class Feed {
     this.log.push("eos");
   };
 
-  async run(records) {
+  async run(records, waitMs) {
     this.records = records;
+    await pause(waitMs);
     try {
       for await (const record of records) {
         this.log.push(shown(record));
@@ -99,7 +100,9 @@ async function burst(client, step) {
       })
       .finally(() => running.delete(publishing));
     running.add(publishing);
-    await pause(step.pause_ms ?? 0);
+    if (number % 10 === 9) {
+      await pause(step.pause_ms ?? 0);
+    }
   }
   await Promise.all(running);
   return { failed };
@@ -154,7 +157,7 @@ async function perform(step) {
       const feed = new Feed();
       feeds.set(step.name, feed);
       const options = { ...chosen(step, "mode", "snapshot", "filter"), on_reset: feed.reset, on_eos: feed.endOfSnapshot };
-      void feed.run(client.subscribe(step.sources, options));
+      void feed.run(client.subscribe(step.sources, options), step.wait_ms ?? 0);
       return null;
     }
     case "errors":

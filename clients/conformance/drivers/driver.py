@@ -55,7 +55,8 @@ class Feed:
         self.eos += 1
         self.log.append("eos")
 
-    async def run(self) -> None:
+    async def run(self, wait_ms: int) -> None:
+        await asyncio.sleep(wait_ms / 1000)
         try:
             async for record in self.records:
                 self.log.append(shown(record))
@@ -116,7 +117,8 @@ async def burst(client: Client, step: dict[str, Any]) -> dict[str, Any]:
     for number in range(step["count"]):
         await gate.acquire()
         tasks.append(asyncio.create_task(one(number)))
-        await asyncio.sleep(pause)
+        if number % 10 == 9:
+            await asyncio.sleep(pause)
     await asyncio.gather(*tasks)
     return {"failed": failed}
 
@@ -155,7 +157,7 @@ async def perform(step: dict[str, Any]) -> Any:
         feed.records = client.subscribe(
             step["sources"], on_reset=feed.reset, on_eos=feed.end_of_snapshot, **options
         )
-        feed.task = asyncio.create_task(feed.run())  # type: ignore[attr-defined]
+        feed.task = asyncio.create_task(feed.run(step.get("wait_ms", 0)))  # type: ignore[attr-defined]
         return None
     if what == "errors":
         return errors[name]

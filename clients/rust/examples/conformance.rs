@@ -30,11 +30,14 @@ struct Delivered {
     over: bool,
 }
 
+/// What a subscription has delivered, and the task that reads from it.
+type Feed = (Arc<Mutex<Delivered>>, JoinHandle<()>);
+
 #[derive(Default)]
 struct Driver {
     clients: Mutex<HashMap<String, Client>>,
     errors: Mutex<HashMap<String, Arc<AtomicU64>>>,
-    feeds: Mutex<HashMap<String, (Arc<Mutex<Delivered>>, JoinHandle<()>)>>,
+    feeds: Mutex<HashMap<String, Feed>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,7 +181,9 @@ impl Driver {
                 delivered.log.push("eos".into());
             })
             .start();
+        let wait = millis(step, "wait_ms").unwrap_or_default();
         let reading = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
             while let Some(record) = records.next().await {
                 lock(&at_record).take(record);
             }
@@ -314,7 +319,9 @@ async fn burst(client: &Client, step: &Value) -> Result<Value, Failure> {
             }
             drop(permit);
         }));
-        tokio::time::sleep(millis(step, "pause_ms").unwrap_or_default()).await;
+        if number % 10 == 9 {
+            tokio::time::sleep(millis(step, "pause_ms").unwrap_or_default()).await;
+        }
     }
     for task in tasks {
         task.await?;

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::dialer::{Dialer, Shared};
 use crate::error::AnodeError;
-use crate::outgoing::Outgoing;
+use crate::inner::ClientInner;
 use crate::publisher::{Publisher, PublisherState};
 use crate::reads::{self, Pages, encoded};
 use crate::record::{Data, Record};
@@ -19,22 +19,6 @@ use crate::subscription::Callback;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<ClientInner>,
-}
-
-/// What all clones of a client share.
-pub(crate) struct ClientInner {
-    pub(crate) shared: Shared,
-    pub(crate) on_reset: Option<Callback>,
-    pub(crate) stamps: Arc<Mutex<Stamps>>,
-    pub(crate) state: watch::Receiver<PublisherState>,
-    pub(crate) failure: watch::Receiver<Option<AnodeError>>,
-    /// Takes records to publish; is closed with the client.
-    pub(crate) publishing: Mutex<Option<mpsc::UnboundedSender<Outgoing>>>,
-    /// Room for unanswered records, and for their bytes.
-    pub(crate) room: Semaphore,
-    pub(crate) room_bytes: Semaphore,
-    /// Is closed when the client is closed.
-    pub(crate) closed: Arc<Semaphore>,
 }
 
 impl Client {
@@ -145,29 +129,6 @@ impl Client {
         let mut state = self.inner.state.clone();
         // An error means that the publisher is gone already.
         let _ = state.wait_for(|state| matches!(state, PublisherState::Over(_))).await;
-    }
-}
-
-impl ClientInner {
-    /// Returns an error if the client was closed.
-    pub(crate) fn check_open(&self) -> Result<(), AnodeError> {
-        match self.closed.is_closed() {
-            true => Err(AnodeError::new("closed", "the client was closed")),
-            false => Ok(()),
-        }
-    }
-
-    fn close(&self) {
-        self.closed.close();
-        self.room.close();
-        self.room_bytes.close();
-        self.publishing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    }
-}
-
-impl Drop for ClientInner {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 

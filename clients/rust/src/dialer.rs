@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, http};
 
 use crate::access::Access;
 use crate::address::NodeAddress;
-use crate::error::{AnodeError, Lost, Refusal, Retry};
+use crate::error::{AnodeError, Lost, RETRY_AFTER_MS_MAX, Refusal, Retry};
 use crate::link::{Greeting, Link};
 use crate::options::{OPEN_MAX, Options};
 use crate::roster::{Attempts, Roster};
@@ -192,6 +192,7 @@ fn refused_handshake(node: &NodeAddress, error: Error) -> Lost {
     }
     let after =
         response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    error.retry_after_ms = error.retry_after_ms.or(after.map(|seconds| seconds.saturating_mul(1_000)));
+    error.retry_after_ms =
+        error.retry_after_ms.or(after.map(|seconds| seconds.saturating_mul(1_000).min(RETRY_AFTER_MS_MAX)));
     Lost::new(error, Retry::BackOff)
 }

@@ -53,6 +53,9 @@ impl AnodeError {
     }
 }
 
+/// The longest wait that a node may ask for, in milliseconds. Longer ones are cut to it.
+pub(crate) const RETRY_AFTER_MS_MAX: u64 = 600_000;
+
 /// An error as a node sends it, in a frame or as a problem over HTTP.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Refusal {
@@ -77,7 +80,7 @@ impl From<Refusal> for AnodeError {
             applied: Some(refusal.applied),
             ts: refusal.ts,
             nodes: refusal.nodes,
-            retry_after_ms: refusal.retry_after_ms,
+            retry_after_ms: refusal.retry_after_ms.map(|millis| millis.min(RETRY_AFTER_MS_MAX)),
         }
     }
 }

@@ -10,6 +10,7 @@ mod connect;
 mod dialer;
 mod error;
 mod feed;
+mod inner;
 mod link;
 mod options;
 mod outgoing;

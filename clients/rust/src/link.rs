@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 use crate::access::Access;
 use crate::address::NodeAddress;
 use crate::error::{AnodeError, Lost, Refusal, Retry};
-use crate::options::{Options, PING_MS_DEFAULT, SERVED};
+use crate::options::{Options, PING_MS_DEFAULT, PING_MS_MAX, SERVED};
 use crate::transport::Transport;
 
 /// A WebSocket over any connection.
@@ -132,7 +132,7 @@ impl Link {
             let message = format!("{} does not greet as a node does", self.node);
             return Err(Lost::new(AnodeError::new("protocol", message), Retry::BackOff));
         };
-        self.ping = Duration::from_millis(greeting.ping_ms.unwrap_or(PING_MS_DEFAULT).max(1));
+        self.ping = Duration::from_millis(greeting.ping_ms.unwrap_or(PING_MS_DEFAULT).clamp(1, PING_MS_MAX));
         if self.access.renews() {
             // The answer tells when the token ends.
             self.bring_token();

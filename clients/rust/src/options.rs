@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::AnodeError;
 
@@ -12,10 +12,19 @@ pub(crate) const OPEN_MAX: Duration = Duration::from_secs(5);
 pub(crate) const SERVED: Duration = Duration::from_secs(5);
 /// How long a node may be silent if its greeting names no other time, in milliseconds.
 pub(crate) const PING_MS_DEFAULT: u64 = 25_000;
+/// The longest silence that a greeting may name, in milliseconds. Longer ones are cut to it.
+pub(crate) const PING_MS_MAX: u64 = 3_600_000;
+/// The longest time limit: ten years, so that the end of any limit can be computed.
+const LIMIT_MAX: Duration = Duration::from_secs(315_360_000);
 /// Records that a subscription reads ahead of the program; then the node is not read from.
 pub(crate) const READ_AHEAD_RECORDS: usize = 1_024;
 /// Bytes of records that a subscription reads ahead of the program.
 pub(crate) const READ_AHEAD_BYTES: u32 = 1024 * 1024;
+
+/// Returns the end of a time limit that begins now.
+pub(crate) fn end_of(limit: Duration) -> Instant {
+    Instant::now() + limit.min(LIMIT_MAX)
+}
 
 type ErrorHook = Arc<dyn Fn(&AnodeError) + Send + Sync>;
 

@@ -19,9 +19,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Progress {
     /// The timestamp; `None` if the node stamps the record.
     pub(crate) ts: Option<u64>,
-    /// Whether it was sent on the connection that is open now.
+    /// Whether the record was sent on the connection that is open now.
     pub(crate) is_sent: bool,
-    /// Whether it was applied; `None` if an answer was lost.
+    /// Whether a node has applied the record; `None` if an answer was lost.
     pub(crate) applied: Option<bool>,
     /// The last refusal for a while.
     pub(crate) refused: Option<AnodeError>,
@@ -71,9 +71,9 @@ pub(crate) struct Outgoing {
     pub(crate) deadline: Instant,
     pub(crate) progress: SharedProgress,
     pub(crate) answer: oneshot::Sender<Result<Ack, AnodeError>>,
-    /// How often it was refused for a while.
+    /// How often the record was refused for a while.
     pub(crate) refusals: u32,
-    /// Whether it waits for the time at which it is sent again.
+    /// Whether the record waits for the time at which it is sent again.
     pub(crate) waits: bool,
 }
 

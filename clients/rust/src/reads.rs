@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::address::NodeAddress;
 use crate::dialer::Shared;
 use crate::error::{AnodeError, Refusal};
-use crate::options::OPEN_MAX;
+use crate::options::{OPEN_MAX, end_of};
 use crate::record::{Record, RecordBody};
 use crate::roster::jitter;
 
@@ -65,7 +65,7 @@ pub(crate) async fn get(shared: &Shared, source: &str) -> Result<Option<Record>,
 /// Sends a request to the node of the client's connection first, and to others if that does not answer. Temporary
 /// failures are tried again in bounded time.
 async fn fetch(shared: &Shared, path: &str) -> Result<String, AnodeError> {
-    let deadline = Instant::now() + shared.options.read_timeout;
+    let deadline = end_of(shared.options.read_timeout);
     let mut nodes = VecDeque::new();
     let (mut attempt, mut has_renewed) = (0, false);
     loop {

@@ -15,7 +15,7 @@ use crate::error::AnodeError;
 pub enum Data {
     /// A JSON value, spelled as it was published.
     Json(Box<RawValue>),
-    /// Bytes.
+    /// Bytes, which travel as base64.
     Bytes(Vec<u8>),
     /// None: the record is a deletion.
     Deleted,
@@ -104,7 +104,7 @@ pub struct Record {
     pub ts: u64,
     /// The name of the node that accepted the record.
     pub origin: String,
-    /// The value.
+    /// The value of the source at that time.
     pub data: Data,
     /// Whether the record is a deletion.
     pub deleted: bool,

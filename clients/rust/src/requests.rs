@@ -4,14 +4,15 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::client::ClientInner;
 use crate::dialer::Dialer;
 use crate::error::AnodeError;
+use crate::inner::{ClientInner, closed};
+use crate::options::end_of;
 use crate::outgoing::{Outgoing, SharedProgress};
 use crate::publisher::PublisherState;
 use crate::record::{Ack, Data, Level, Mode};
@@ -71,7 +72,7 @@ impl Publish {
         if let PublisherState::Over(error) = &*client.state.borrow() {
             return Err(error.clone());
         }
-        let deadline = Instant::now() + self.timeout.unwrap_or(client.shared.options.publish_timeout);
+        let deadline = end_of(self.timeout.unwrap_or(client.shared.options.publish_timeout));
         let fields = self.fields();
         let bytes = u32::try_from(self.source.len() + fields.len()).unwrap_or(u32::MAX);
         let bytes = bytes.min(client.shared.options.outstanding_bytes_max);
@@ -106,21 +107,6 @@ impl Publish {
             Ok(answer) => answer.unwrap_or_else(|_| Err(closed())),
             Err(_) => Err(progress.overdue(client.failure.borrow().as_ref())),
         }
-    }
-}
-
-fn closed() -> AnodeError {
-    AnodeError::new("closed", "the client was closed")
-}
-
-impl ClientInner {
-    fn send(&self, outgoing: Outgoing) -> Result<(), AnodeError> {
-        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = publishing.as_ref().ok_or_else(closed)?;
-        sender.send(outgoing).map_err(|_| match &*self.state.borrow() {
-            PublisherState::Over(error) => error.clone(),
-            _ => closed(),
-        })
     }
 }
 

@@ -230,7 +230,9 @@ impl Feed {
             }
             FeedFrame::Accepted { recovered } if is_resumed && recovered => Ok(()),
             FeedFrame::Accepted { .. } => {
-                // All there is comes again. Deletions since then do not, so the program must forget what it held.
+                // All there is comes again. Deletions since then do not, so the program must forget what it held. If
+                // this state does not come whole, the old token must not be used on top of a part of it.
+                self.token = None;
                 self.is_snapshot = true;
                 if std::mem::replace(&mut self.was_accepted, true) {
                     self.seen.forget();

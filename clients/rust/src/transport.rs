@@ -28,7 +28,7 @@ pub(crate) struct TlsFiles {
     pub(crate) own: Option<(PathBuf, PathBuf)>,
 }
 
-/// Opens connections.
+/// Opens connections to nodes, with the settings of TLS that a client has.
 #[derive(Clone)]
 pub(crate) struct Opener {
     tls: Option<TlsConnector>,

@@ -4,7 +4,7 @@ import { Access } from "./access.js";
 import { NodeUrl } from "./address.js";
 import { Dialer, type Shared } from "./dialer.js";
 import { AnodeError } from "./errors.js";
-import type { ConnectOptions } from "./options.js";
+import { type ConnectOptions, LIMIT_MAX_MS } from "./options.js";
 import type { Platform, PlatformMaker } from "./platform.js";
 import { Publisher } from "./publisher.js";
 import { type Ack, type AnodeRecord, type Level, payloadOf } from "./records.js";
@@ -59,7 +59,7 @@ export async function connectOn(
   const token = settings.token ?? (file === undefined ? platform.environmentToken : () => readToken(file));
   const client = new Client(seeds, platform, new Access(token), settings);
   try {
-    await client.begin(settings.timeout_ms ?? 10_000);
+    await client.begin(Math.min(settings.timeout_ms ?? 10_000, LIMIT_MAX_MS));
   } catch (error) {
     await client.close();
     throw error;
@@ -80,7 +80,7 @@ export class Client {
 
   /** Is called by `connect`. */
   constructor(seeds: NodeUrl[], platform: Platform, access: Access, settings: ConnectOptions) {
-    this.publishTimeoutMs = settings.publish_timeout_ms ?? 30_000;
+    this.publishTimeoutMs = Math.min(settings.publish_timeout_ms ?? 30_000, LIMIT_MAX_MS);
     this.onReset = settings.on_reset;
     const options = {
       publishTimeoutMs: this.publishTimeoutMs,
@@ -181,6 +181,6 @@ export class Client {
 
   private send(source: string, payload: string, options: DeleteOptions): Promise<Ack> {
     const ack = options.ack === undefined ? "" : `,"ack":${JSON.stringify(options.ack)}`;
-    return this.publisher.publish(source, payload + ack, options.ts, options.timeout_ms ?? this.publishTimeoutMs);
+    return this.publisher.publish(source, payload + ack, options.ts, Math.min(options.timeout_ms ?? this.publishTimeoutMs, LIMIT_MAX_MS));
   }
 }

@@ -2,7 +2,7 @@
 
 import type { Access } from "./access.js";
 import type { NodeUrl } from "./address.js";
-import { AnodeError, Lost, type Refusal, type Retry, refusal, unavailable } from "./errors.js";
+import { AnodeError, Lost, type Refusal, RETRY_AFTER_MS_MAX, type Retry, refusal, unavailable } from "./errors.js";
 import { type Bring, Link } from "./link.js";
 import type { Options } from "./options.js";
 import { type Platform, Refused } from "./platform.js";
@@ -130,7 +130,7 @@ function refusedHandshake(node: NodeUrl, refused: Refused): Lost {
   }
   const after = Number(refused.retryAfter);
   if (error.retry_after_ms === undefined && after > 0) {
-    error = error.with({ retry_after_ms: after * 1000 });
+    error = error.with({ retry_after_ms: Math.min(after * 1000, RETRY_AFTER_MS_MAX) });
   }
   return new Lost(error, "back off");
 }

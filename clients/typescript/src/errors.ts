@@ -51,6 +51,9 @@ export class AnodeError extends Error {
   }
 }
 
+/** The longest wait that a node may ask for, in milliseconds. Longer ones are cut to it. */
+export const RETRY_AFTER_MS_MAX = 600_000;
+
 /** An error as a node sends it, in a frame or as a problem over HTTP. */
 export interface Refusal {
   code?: string;
@@ -70,7 +73,7 @@ export function refusal(body: Refusal): AnodeError {
     applied: body.applied === true,
     ts: body.ts,
     nodes: body.nodes,
-    retry_after_ms: body.retry_after_ms,
+    retry_after_ms: body.retry_after_ms === undefined ? undefined : Math.min(body.retry_after_ms, RETRY_AFTER_MS_MAX),
   });
 }
 

@@ -3,7 +3,7 @@
 import type { Access } from "./access.js";
 import type { NodeUrl } from "./address.js";
 import { AnodeError, type Refusal, closed, Lost, refusal, unavailable } from "./errors.js";
-import { OPEN_MAX_MS, type Options, PING_MS_DEFAULT, SERVED_MS } from "./options.js";
+import { OPEN_MAX_MS, type Options, PING_MS_DEFAULT, PING_MS_MAX, SERVED_MS } from "./options.js";
 import type { Platform, Socket } from "./platform.js";
 import { base64url } from "./records.js";
 
@@ -193,7 +193,7 @@ export class Link {
       throw new Lost(new AnodeError("protocol", `${this.node} does not greet as a node does`), "back off");
     }
     this.members = (greeting.members ?? []).map((member) => member.http);
-    this.pingMs = Math.max(greeting.ping_ms ?? PING_MS_DEFAULT, 1);
+    this.pingMs = Math.min(Math.max(greeting.ping_ms ?? PING_MS_DEFAULT, 1), PING_MS_MAX);
     this.maxFrameBytes = greeting.max_frame_bytes;
     this.timers.push(setInterval(() => this.watch(), this.pingMs / 4));
     if (this.access.renews || bring === "frame") {

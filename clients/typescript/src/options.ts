@@ -9,6 +9,10 @@ export const OPEN_MAX_MS = 5_000;
 export const SERVED_MS = 5_000;
 /** How long a node may be silent if its greeting names no other time, in milliseconds. */
 export const PING_MS_DEFAULT = 25_000;
+/** The longest silence that a greeting may name, in milliseconds. Longer ones are cut to it. */
+export const PING_MS_MAX = 3_600_000;
+/** The longest time limit, in milliseconds: timers of JavaScript count 31 bits. */
+export const LIMIT_MAX_MS = 2 ** 31 - 1;
 /** Records that a subscription reads ahead of the program; then the node is not read from. */
 export const READ_AHEAD_RECORDS = 1_024;
 /** Characters of records that a subscription reads ahead of the program. */

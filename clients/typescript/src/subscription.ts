@@ -106,7 +106,9 @@ export class Feed {
     if (this.token !== undefined && result.recovered === true) {
       return;
     }
-    // All there is comes again. Deletions since then do not, so the program must forget what it held.
+    // All there is comes again. Deletions since then do not, so the program must forget what it held. If this state does
+    // not come whole, the old token must not be used on top of a part of it.
+    this.token = undefined;
     this.inSnapshot = true;
     if (this.wasAccepted) {
       this.seen.forget();

@@ -41,8 +41,13 @@ class AnodeError(Exception):
         self.retry_after_ms = retry_after_ms
 
 
+#: The longest wait that a node may ask for, in milliseconds. Longer ones are cut to it.
+RETRY_AFTER_MS_MAX = 600_000
+
+
 def refusal(body: dict[str, Any]) -> AnodeError:
     """Returns the error that a node has sent, in a frame or as a problem over HTTP."""
+    wait_ms = body.get("retry_after_ms")
     return AnodeError(
         str(body.get("code", "protocol")),
         str(body.get("message", body.get("detail", "the node gave no reason"))),
@@ -50,7 +55,7 @@ def refusal(body: dict[str, Any]) -> AnodeError:
         applied=body.get("applied") is True,
         ts=body.get("ts"),
         nodes=body.get("nodes"),
-        retry_after_ms=body.get("retry_after_ms"),
+        retry_after_ms=min(wait_ms, RETRY_AFTER_MS_MAX) if isinstance(wait_ms, int) else None,
     )
 
 

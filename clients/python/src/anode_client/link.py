@@ -14,7 +14,7 @@ from websockets.typing import Subprotocol
 
 from .access import Access
 from .address import NodeUrl
-from .errors import AnodeError, Lost, Retry, closed, refusal
+from .errors import RETRY_AFTER_MS_MAX, AnodeError, Lost, Retry, closed, refusal
 from .options import MESSAGE_BYTES_MAX, OPEN_MAX_S, PING_MS_DEFAULT, SERVED_S, Options
 from .roster import Attempts, Roster
 
@@ -271,5 +271,5 @@ def _refused_handshake(node: NodeUrl, refused: InvalidStatus) -> Lost:
         return Lost(error, Retry.NEVER)
     after = refused.response.headers.get("Retry-After", "")
     if error.retry_after_ms is None and after.isdigit():
-        error.retry_after_ms = int(after) * 1000
+        error.retry_after_ms = min(int(after) * 1000, RETRY_AFTER_MS_MAX)
     return Lost(error, Retry.BACK_OFF)

@@ -126,6 +126,7 @@ class Feed:
             self.queue.end(AnodeError("protocol", f"the client failed: {error!r}"))
             raise
         finally:
+            self._feeds.discard(self)
             if link is not None:
                 await asyncio.shield(link.close())
 
@@ -156,7 +157,9 @@ class Feed:
             raise error
         if resumes and message["result"].get("recovered") is True:
             return
-        # All there is comes again. Deletions since then do not, so the program must forget what it held.
+        # All there is comes again. Deletions since then do not, so the program must forget what it held. If this
+        # state does not come whole, the old token must not be used on top of a part of it.
+        self._token = None
         self._in_snapshot = True
         if self._was_accepted:
             self._seen.forget()
