@@ -45,6 +45,10 @@ export async function eventually(what, found, patience = PATIENCE_MS) {
   throw new Error(`not within ${patience} ms: ${what} ${trouble}`);
 }
 
+/** Processes that must not outlive this one, however it ends. */
+const children = new Set();
+process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+
 /** Nodes of one cluster, and the folder that they store in. */
 export class Cluster {
   nodes = [];
@@ -76,6 +80,7 @@ export class Cluster {
     const common = ["--cluster-name", this.#name, "--profile", "local", "--data-dir", path.join(this.#folder, node.name), "--workers", "1"];
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("ANODE_")));
     node.process = spawn(binary, ["serve", ...common, ...node.args], { env, stdio: "ignore" });
+    children.add(node.process);
   }
 
   kill(index) {

@@ -41,11 +41,9 @@ await dark.page.screenshot({ path: path.join(folder, "page-cluster-dark.png"), t
 await long.close();
 await dark.close();
 const opened = async (page) => {
-  for (const name of ["oslo/", "oslo/machine-1/", "oslo/machine-1/memory/"]) {
-    await page.click(`[data-name="${name}"]`);
-  }
+  await page.waitForSelector('[data-name="oslo/machine-1/memory/MemAvailable"]');
   await page.waitForSelector(".plot canvas");
-  await sleep(1_500);
+  await sleep(2_500);
 };
 await picture("page-sources.png", "sources/oslo/machine-1/memory/MemAvailable", {}, opened);
 await picture("page-flow.png", "flow", { colorScheme: "dark" }, async (page) => {
@@ -53,7 +51,7 @@ await picture("page-flow.png", "flow", { colorScheme: "dark" }, async (page) => 
   await page.waitForSelector(".share-bar");
   await sleep(3_000);
 });
-await picture("page-subscribe.png", "listen", {}, async (page) => {
+await picture("page-subscribe.png", "listen", { viewport: { width: 1100, height: 560 } }, async (page) => {
   await page.fill("textarea[name=patterns]", "bergen/*/load/*\noslo/**");
   await page.click("button[type=submit]");
   await sleep(3_000);
