@@ -2,7 +2,7 @@ import { type ListQuery, Problem, list } from "../net/api";
 import { Store } from "../net/store";
 
 /** Records of one page: a page of so many takes a few milliseconds to read, so the page stays fluent meanwhile. */
-const PAGE_RECORDS = 1_000;
+const PAGE_RECORDS = 2_000;
 /** Most names that are kept. Each takes about 100 bytes of the browser's memory. */
 const NAMES_MAX = 500_000;
 
@@ -63,7 +63,7 @@ export class Names {
       }
       after = page.after;
       // The first names are shown while the others come.
-      if (isWhole && found.length > this.#sorted.length && found.length < 4 * PAGE_RECORDS) {
+      if (isWhole && found.length > this.#sorted.length && found.length < 3 * PAGE_RECORDS) {
         this.#replace([...found], false);
       }
       await nextFrame();
