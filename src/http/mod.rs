@@ -38,6 +38,7 @@ mod raw;
 mod routes;
 mod serve;
 mod stream;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -16,8 +16,10 @@ use super::health::HealthPath;
 use super::leased::{lease, leased_body, leased_json, resize};
 use super::page::{MemberList, RecordPage};
 use super::params::{Query, Target};
+use super::places::Seat;
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
+use super::waiting::PageWait;
 use super::{HttpOptions, NodeService};
 use crate::auth::Resource;
 use crate::limits::TS_MAX;
@@ -94,6 +96,7 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerRe
 async fn source(
     State(app): State<App>,
     Extension(sender): Extension<Sender>,
+    Extension(seat): Extension<Arc<Seat>>,
     uri: Uri,
     RawQuery(query): RawQuery,
 ) -> HandlerResult {
@@ -101,7 +104,8 @@ async fn source(
     match Target::parse(uri.path().strip_prefix(Resource::Source.path()).unwrap_or_default())? {
         Target::History(source) => {
             sender.check_readable(&source)?;
-            history(app, source, query).await
+            let wait = PageWait::begin(&app, seat);
+            history(app, wait, source, query).await
         }
         Target::Latest(source) => {
             sender.check_readable(&source)?;
@@ -122,8 +126,10 @@ async fn source(
 async fn list(
     State(app): State<App>,
     Extension(Sender(reader)): Extension<Sender>,
+    Extension(seat): Extension<Arc<Seat>>,
     RawQuery(query): RawQuery,
 ) -> HandlerResult {
+    let wait = PageWait::begin(&app, seat);
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after"])?;
     let (mut pattern, limit) = (query.pattern()?, query.limit()?);
     if let Some(reader) = &reader {
@@ -135,6 +141,7 @@ async fn list(
     let mut search = app.node.list(pattern, query.get("after"), limit + 1, reader);
     loop {
         let _turn = app.search_permit().await;
+        wait.check(&app)?;
         let is_complete;
         (search, is_complete) = apart(move || {
             let is_complete = search.advance();
@@ -145,6 +152,7 @@ async fn list(
             break;
         }
     }
+    wait.check(&app)?;
     apart(move || {
         let mut records = search.into_records();
         let mut has_more = records.len() > limit;
@@ -164,7 +172,7 @@ async fn list(
     .await?
 }
 
-async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
+async fn history(app: App, wait: PageWait, source: String, query: Option<String>) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
@@ -174,6 +182,7 @@ async fn history(app: App, source: String, query: Option<String>) -> HandlerResu
     let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
     // Each chunk is a turn of its own on the threads for blocking work, so that long histories make room for others.
     while limit > 0 && !page.is_full() {
+        wait.check(&app)?;
         let app = app.clone();
         let shown;
         let is_last;
