@@ -61,7 +61,8 @@ impl ConfigError {
 pub struct HostPort {
     /// A DNS name, or an IP address without brackets.
     pub host: String,
-    /// The port. In [`Config::advertise`], 0 means the port that gossip is bound to.
+    /// The port. In [`Config::advertise`], 0 means the port that gossip is bound to, and in [`Config::advertise_http`]
+    /// that for clients.
     pub port: u16,
 }
 
@@ -174,6 +175,8 @@ pub struct Config {
     /// Address that other nodes are told instead of `gossip`. It is always set if `gossip` is unspecified
     /// (`0.0.0.0`, `[::]`) and `join` is empty.
     pub advertise: Option<HostPort>,
+    /// Address that clients are told instead of `http`.
+    pub advertise_http: Option<HostPort>,
     /// Members through which the node joins the cluster; if empty, the node waits for others to join it.
     pub join: Vec<HostPort>,
     /// Name of the cluster. Datagrams of other clusters are ignored.
@@ -253,7 +256,10 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
     };
     let store = values::choice("store", &text(&raw.store, "embedded"), &STORES)?;
     let gossip = values::address("gossip", &text(&raw.gossip, "127.0.0.1:7946"))?;
-    let advertise = raw.advertise.as_ref().map(|given| values::advertise(&given.0)).transpose()?;
+    let advertise =
+        raw.advertise.as_ref().map(|given| values::advertise("advertise", &given.0)).transpose()?;
+    let advertise_http =
+        raw.advertise_http.as_ref().map(|given| values::advertise("advertise-http", &given.0)).transpose()?;
     let join = values::hosts("join", &text(&raw.join, ""))?;
     if gossip.ip().is_unspecified() && advertise.is_none() && join.is_empty() {
         let allowed = format!(
@@ -278,6 +284,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         metrics: raw.metrics.as_ref().map(|given| values::address("metrics", &given.0)).transpose()?,
         gossip,
         advertise,
+        advertise_http,
         join,
         cluster_name: values::name("cluster-name", &text(&raw.cluster_name, "anode"), 1)?,
         cluster_key: cluster_key::check(raw)?,

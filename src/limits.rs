@@ -122,6 +122,9 @@ pub const SCAN_STEPS_PER_TURN: usize = 8_192;
 /// Most steps that the snapshots of one connection may take before the worker looks at the clock and it is the turn
 /// of another one. They take some twenty microseconds, and ten times as much where a processor is slow or shared.
 pub const SCAN_STEPS_PER_SESSION: usize = 128;
+/// Most bytes that the snapshots of all connections of a worker find in one of its turns, before they are sent: one part
+/// of a session may exceed them. To send them takes about half a millisecond, as fourteen kilobytes take 45 µs.
+pub const SCAN_BYTES_PER_TURN: usize = 128 * 1024;
 /// Most patterns of closed connections that a worker removes from its index in one turn, which takes about a
 /// millisecond.
 pub const PATTERNS_REMOVED_PER_TURN: usize = 512;

@@ -85,6 +85,11 @@ impl Node {
         get(&self.http, path, "1.1")
     }
 
+    /// Sends `GET path` to the port at which the node is watched, and returns the whole answer, head and body.
+    pub fn get_watched(&self, path: &str) -> Outcome<String> {
+        get(&self.watch, path, "1.1")
+    }
+
     /// Kills the process as a power cut would end it.
     pub fn kill(mut self) -> Outcome<()> {
         self.process.kill()?;

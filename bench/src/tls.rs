@@ -73,13 +73,16 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 /// A certificate of 127.0.0.1 that is its own authority, in files.
-struct Certificate {
-    cert: String,
-    key: String,
+pub struct Certificate {
+    /// File with the certificate.
+    pub cert: String,
+    /// File with its key.
+    pub key: String,
 }
 
 impl Certificate {
-    fn write(folder: &Folder) -> Outcome<Certificate> {
+    /// Makes a certificate, and writes it into this folder.
+    pub fn write(folder: &Folder) -> Outcome<Certificate> {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
         let path = |name: &str| folder.join(name).display().to_string();
         let (cert, key) = (path("cert.pem"), path("key.pem"));

@@ -49,6 +49,11 @@ impl TlsSettings {
         Ok(TlsSettings(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
     }
 
+    /// The settings, for connections that are driven elsewhere.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.0.clone()
+    }
+
     /// Begins TLS with the server at `host:port`, on a socket that does not block.
     pub fn begin(&self, host: &str) -> Result<TlsClient> {
         self.connection(host).map(|connection| TlsClient(Box::new(connection)))

@@ -92,6 +92,10 @@ pub struct Raw {
     /// gossip address, or the one that routes to the first join target]
     #[arg(long, env = "ANODE_ADVERTISE", value_name = "HOST[:PORT]")]
     pub advertise: Option<Text>,
+    /// Address that clients are told to reach this node at, as a certificate names it; without a port, that of --http
+    /// [default: the address of --http, with the advertised host if that is every address]
+    #[arg(long, env = "ANODE_ADVERTISE_HTTP", value_name = "HOST[:PORT]")]
+    pub advertise_http: Option<Text>,
     /// Any members of the cluster, separated by commas; names are resolved again at every retry
     #[arg(long, env = "ANODE_JOIN", value_name = "HOST:PORT,…")]
     pub join: Option<Text>,
@@ -255,6 +259,7 @@ impl Raw {
             metrics: self.metrics.or(file.metrics),
             gossip: self.gossip.or(file.gossip),
             advertise: self.advertise.or(file.advertise),
+            advertise_http: self.advertise_http.or(file.advertise_http),
             join: self.join.or(file.join),
             cluster_name: self.cluster_name.or(file.cluster_name),
             cluster_key: self.cluster_key.or(file.cluster_key),

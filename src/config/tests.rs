@@ -134,7 +134,11 @@ fn an_unspecified_gossip_address_must_be_advertised_or_join() {
     }
     for bad in ["0.0.0.0:1", "[::]:1", "", "a:0", "a b", "[x]:1"] {
         assert!(advertised(bad).is_err(), "{bad:?}");
+        let error = refused(|raw| raw.advertise_http = Some(bad.into()));
+        assert_eq!((error.field.as_str(), error.value.as_str()), ("--advertise-http", bad));
     }
+    let told = checked(|raw| raw.advertise_http = Some("anode".into())).map(|config| config.advertise_http);
+    assert_eq!(told, Ok(Some(HostPort { host: "anode".into(), port: 0 })));
 }
 
 #[test]

@@ -32,10 +32,10 @@ pub(super) fn address(flag: &str, text: &str) -> Result<SocketAddr, ConfigError>
     })
 }
 
-pub(super) fn advertise(text: &str) -> Result<HostPort, ConfigError> {
+pub(super) fn advertise(flag: &str, text: &str) -> Result<HostPort, ConfigError> {
     let allowed = "HOST, HOST:PORT or [IPV6]:PORT that others can reach";
-    let error = || ConfigError::new("advertise", text, allowed);
-    // The value is a host without a port, with or without brackets. The port is then that of `--gossip`.
+    let error = || ConfigError::new(flag, text, allowed);
+    // The value is a host without a port, with or without brackets. The port is then the one that is bound.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let parsed = match bare.parse::<IpAddr>() {
         Ok(ip) => HostPort { host: ip.to_canonical().to_string(), port: 0 },

@@ -5,6 +5,7 @@ use super::leased::{lease, resize};
 use super::page::RecordPage;
 use super::params::Query;
 use super::problem::Problem;
+use super::waiting::PageWait;
 use crate::limits::TS_MAX;
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::refusal::{Code, Refusal};
@@ -18,7 +19,12 @@ const HISTORY_CHUNK: usize = 64;
 const HISTORY_CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Answers with one page of the history of a source.
-pub(super) async fn history(app: App, source: String, query: Option<String>) -> HandlerResult {
+pub(super) async fn history(
+    app: App,
+    wait: PageWait,
+    source: String,
+    query: Option<String>,
+) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
     let after = query.get("after").map(history_cursor).transpose()?;
@@ -28,6 +34,7 @@ pub(super) async fn history(app: App, source: String, query: Option<String>) -> 
     let mut chunk = HistoryQuery { source, from_us, to_us, limit, after };
     // Each chunk is a turn of its own on the threads for blocking work, so that long histories make room for others.
     while limit > 0 && !page.is_full() {
+        wait.check(&app)?;
         let app = app.clone();
         let shown;
         let is_last;

@@ -53,6 +53,7 @@ mod stream;
 mod tally;
 mod upgrade;
 mod wait;
+mod waiting;
 mod web;
 
 use std::collections::BTreeMap;

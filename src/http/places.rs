@@ -10,10 +10,15 @@
 //! [`Places::new`] was told, the one that has been arriving longest is cut.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::memory::{Budget, Lease};
@@ -54,6 +59,8 @@ pub(super) struct Seat {
     standing: Mutex<Standing>,
     is_cut: AtomicBool,
     cut: Notify,
+    /// The socket of the client.
+    client: OnceLock<Weak<TcpStream>>,
 }
 
 /// The place of a connection: with the connection itself, or lent under a number.
@@ -96,7 +103,22 @@ impl Seat {
     /// The seat of a connection that has just been handed over with its place.
     pub(super) fn new(places: Arc<Places>, place: OwnedSemaphorePermit) -> Seat {
         let standing = Mutex::new(Standing::Kept(place));
-        Seat { places, standing, is_cut: AtomicBool::new(false), cut: Notify::new() }
+        Seat { places, standing, is_cut: AtomicBool::new(false), cut: Notify::new(), client: OnceLock::new() }
+    }
+
+    /// Notes the socket of the client. To be called once.
+    pub(super) fn set_client(&self, socket: &Arc<TcpStream>) {
+        let is_first = self.client.set(Arc::downgrade(socket)).is_ok();
+        debug_assert!(is_first, "a connection has one socket");
+    }
+
+    /// Returns whether the client has ended its side of the connection, or all of it: the two cannot be told apart
+    /// until something is sent.
+    pub(super) fn has_client_ended(&self) -> bool {
+        let Some(socket) = self.client.get() else { return false };
+        let Some(socket) = socket.upgrade() else { return true };
+        let polled = pin!(socket.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(polled, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Notes that the client is waited for from now on.

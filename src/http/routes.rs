@@ -22,9 +22,11 @@ use super::import::import;
 use super::leased::{lease, leased_body, leased_json};
 use super::page::{MemberList, RecordPage};
 use super::params::Query;
+use super::places::Seat;
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::source::{delete_source, put_source, source};
+use super::waiting::PageWait;
 use super::{HttpOptions, NodeService, Wanted, web};
 use crate::auth::Resource;
 use crate::memory::MemoryUse;
@@ -101,8 +103,10 @@ async fn members(State(app): State<App>, RawQuery(query): RawQuery) -> HandlerRe
 async fn list(
     State(app): State<App>,
     Extension(Sender(reader)): Extension<Sender>,
+    Extension(seat): Extension<Arc<Seat>>,
     RawQuery(query): RawQuery,
 ) -> HandlerResult {
+    let wait = PageWait::begin(&app, seat);
     let query = Query::parse(query.as_deref(), &["pattern", "limit", "after", "updated_since"])?;
     let (mut pattern, limit) = (query.pattern()?, query.limit()?);
     let updated_since = query.ts_if_given("updated_since")?;
@@ -116,6 +120,7 @@ async fn list(
     let mut search = app.node.search(wanted);
     loop {
         let _turn = app.search_permit().await;
+        wait.check(&app)?;
         let is_complete;
         (search, is_complete) = apart(move || {
             let is_complete = search.advance();
@@ -126,6 +131,7 @@ async fn list(
             break;
         }
     }
+    wait.check(&app)?;
     apart(move || {
         let mut records = search.into_records();
         let mut has_more = records.len() > limit;

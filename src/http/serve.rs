@@ -238,6 +238,9 @@ async fn ending_of(mut watched: watch::Receiver<ServePhase>) {
 
 /// Serves one connection, from the bytes that were read elsewhere to its end.
 async fn serve_one<L: SocketLayer>(served: Served, handed: Handed<L>) {
+    // To begin and to end a connection takes some hundred microseconds of this thread. Where there are few processors,
+    // an event loop that has a record to pass on would wait for it until the system takes the processor away.
+    std::thread::yield_now();
     let Served { node, router, watched, places } = served;
     let Handed { socket, read, client: (peer, _address_place), place } = handed;
     let seat = Arc::new(Seat::new(places, place));

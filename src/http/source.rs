@@ -23,6 +23,7 @@ use super::places::Seat;
 use super::problem::Problem;
 use super::publish::{PublishRequest, publish_one, published};
 use super::wait::{WAIT_MS_MAX, wait_for};
+use super::waiting::PageWait;
 use crate::auth::Resource;
 use crate::limits::TTL_MS_MAX;
 use crate::protocol::answer::{Outcome, Published};
@@ -45,7 +46,8 @@ pub(super) async fn source(
     match target(&uri)? {
         Target::History(source) => {
             sender.check_readable(&source)?;
-            history(app, source, query).await
+            let wait = PageWait::begin(&app, seat);
+            history(app, wait, source, query).await
         }
         Target::Latest(source) => {
             sender.check_readable(&source)?;

@@ -6,7 +6,7 @@
 //! afterwards. The bytes that the event loop has read already are returned before any others.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -69,7 +69,7 @@ pub struct ClientSocket<L> {
 pub(super) struct ClientStream<L> {
     /// The bytes that the event loop has read and hyper has not taken yet.
     read: Bytes,
-    socket: tokio::net::TcpStream,
+    socket: Arc<tokio::net::TcpStream>,
     layer: L,
     node: Arc<dyn NodeService>,
     seat: Arc<Seat>,
@@ -129,7 +129,8 @@ impl<L: SocketLayer> ClientStream<L> {
         if let Err(error) = SockRef::from(&from.socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
             tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
         }
-        let socket = tokio::net::TcpStream::from_std(from.socket)?;
+        let socket = Arc::new(tokio::net::TcpStream::from_std(from.socket)?);
+        seat.set_client(&socket);
         let memory = ConnectionMemory::new(node.memory().lease(), read.capacity(), from.layer.bytes_max());
         Ok(ClientStream {
             read: read.into(),
@@ -336,6 +337,6 @@ impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_problem(cx))?;
         ready!(self.poll_written(cx, |layer, socket| layer.end(socket)))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Poll::Ready(SockRef::from(&*self.socket).shutdown(Shutdown::Write))
     }
 }

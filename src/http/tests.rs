@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -98,6 +99,8 @@ struct Few {
     watched: Mutex<Vec<(String, Nudge)>>,
     /// Bytes that were leased whenever a part of a history was read.
     leased_at_reads: Mutex<Vec<usize>>,
+    /// The monotonic clock, in microseconds.
+    mono_us: Arc<AtomicU64>,
 }
 
 fn record(source: &str, ts: u64, payload: Payload, ttl_ms: u64) -> Record {
@@ -140,10 +143,13 @@ impl Few {
 struct Found {
     records: Vec<SharedRecord>,
     parts: usize,
+    /// The clock, and how much later it is after each turn, in microseconds.
+    clock: (Arc<AtomicU64>, u64),
 }
 
 impl PageSearch for Found {
     fn advance(&mut self) -> bool {
+        self.clock.0.fetch_add(self.clock.1, Ordering::Relaxed);
         self.parts -= 1;
         self.parts == 0
     }
@@ -173,7 +179,7 @@ impl SourceWatch for Unwatched {}
 
 impl NodeService for Few {
     fn now(&self) -> Now {
-        Now { mono_us: 0, wall_us: WALL_US }
+        Now { mono_us: self.mono_us.load(Ordering::Relaxed), wall_us: WALL_US }
     }
 
     fn readiness(&self) -> Result<(), String> {
@@ -231,7 +237,9 @@ impl NodeService for Few {
             .map(|(_, record)| record.clone())
             .take(limit)
             .collect();
-        Box::new(Found { records: found, parts: 3 })
+        // A search that takes long, as far as the clock tells.
+        let (parts, step_us) = if pattern.as_str() == "a/*" && limit == 8 { (50, 100_000) } else { (3, 0) };
+        Box::new(Found { records: found, parts, clock: (self.mono_us.clone(), step_us) })
     }
 
     fn walk(&self, pattern: Pattern, _: Option<Access>) -> Box<dyn RecordWalk> {
@@ -698,5 +706,26 @@ fn every_path_of_the_table_is_answered_and_no_other_is() {
     }
     for path in ["/", "/v1", "/v1/", "/admin", "/healthz/", "/v1/publish/"] {
         served.get(path).is_problem(404, "not_found");
+    }
+}
+
+/// A node went on to make pages for a minute after the thousand clients that had asked for them had gone: one that has
+/// ended its side of the connection may still wait for its answer, so its page was made in any case.
+#[test]
+fn no_page_is_made_for_long_for_a_client_that_may_have_gone() {
+    let served = Served::start();
+    // One record more than this limit is looked for.
+    for (path, ends, status) in [
+        ("/v1/sources?pattern=a/*&limit=7", true, 503),
+        ("/v1/sources?pattern=a/*&limit=7", false, 200),
+        ("/v1/sources?pattern=a/*&limit=9", true, 200),
+    ] {
+        let mut stream = TcpStream::connect(served.address).expect("connects");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+        if ends {
+            stream.shutdown(std::net::Shutdown::Write).expect("ends its side");
+        }
+        let answer = answer(&mut stream, false);
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
 }

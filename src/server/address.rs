@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use super::acceptor;
 use super::gossip::Sockets;
-use crate::config::{Config, canonical};
+use crate::config::{Config, HostPort, canonical};
 
 /// Number of ports that are tried until one is free for both UDP and TCP.
 const TRIES: usize = 64;
@@ -83,11 +83,15 @@ fn route_to(target: (&str, u16), bound: SocketAddr) -> Option<IpAddr> {
     })
 }
 
-/// The HTTP address that clients are told: the bound one, but with the advertised host if the port is bound
-/// to every address of the machine.
-pub fn advertised_http(http: SocketAddr, advertised: SocketAddr) -> SocketAddr {
+/// The HTTP address that clients are told: `given` if it was given, else the bound one, but with the advertised host if
+/// the port is bound to every address of the machine.
+pub fn advertised_http(given: Option<&HostPort>, http: SocketAddr, advertised: SocketAddr) -> String {
+    if let Some(given) = given {
+        let port = if given.port == 0 { http.port() } else { given.port };
+        return HostPort { host: given.host.clone(), port }.to_string();
+    }
     let ip = if http.ip().is_unspecified() { advertised.ip() } else { http.ip() };
-    SocketAddr::new(ip, http.port())
+    SocketAddr::new(ip, http.port()).to_string()
 }
 
 #[cfg(test)]
@@ -109,7 +113,14 @@ mod tests {
         assert_eq!(route_to(("127.0.0.1", 9), any), Some([127, 0, 0, 1].into()));
         let http = |text: &str| text.parse().expect("address");
         let advertised = http("10.0.0.1:7946");
-        assert_eq!(advertised_http(http("0.0.0.0:7070"), advertised), http("10.0.0.1:7070"));
-        assert_eq!(advertised_http(http("127.0.0.1:7070"), advertised), http("127.0.0.1:7070"));
+        assert_eq!(advertised_http(None, http("0.0.0.0:7070"), advertised), "10.0.0.1:7070");
+        assert_eq!(advertised_http(None, http("127.0.0.1:7070"), advertised), "127.0.0.1:7070");
+        let told = |host: &str, port| {
+            let given = HostPort { host: host.into(), port };
+            advertised_http(Some(&given), http("0.0.0.0:7070"), advertised)
+        };
+        assert_eq!(told("anode", 0), "anode:7070");
+        assert_eq!(told("node.example", 443), "node.example:443");
+        assert_eq!(told("::1", 0), "[::1]:7070");
     }
 }

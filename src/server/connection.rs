@@ -15,6 +15,7 @@ use super::account::Holdings;
 use super::close::CloseReason;
 use super::framing::read::FrameReader;
 use super::head::HeadBuffer;
+use super::lanes::Lane;
 use super::liveness::Liveness;
 use super::outbound::Outbound;
 use super::session::{Endpoint, Session};
@@ -53,6 +54,8 @@ pub struct Connection {
     pub held: usize,
     /// Whether the connection is to be read.
     pub intake: Intake,
+    /// The lane in which the connection waits when it is to be read.
+    pub lane: Lane,
     /// Whether the transport takes bytes; if not, the poll reports when it does again.
     pub is_writable: bool,
     /// Whether the connection is in the list of those whose sessions want a turn.
@@ -248,6 +251,7 @@ impl Connection {
             address_place,
             held: 0,
             intake: Intake::default(),
+            lane: Lane::default(),
             is_writable: true,
             turning: Listed::default(),
             touched: Listed::default(),
@@ -268,6 +272,11 @@ impl Connection {
             ConnectionStage::Closing(closing) => Some(closing.deadline_us()),
             ConnectionStage::HandedOver { .. } | ConnectionStage::Over => None,
         }
+    }
+
+    /// Notes whether the bytes that came last brought nothing that anybody waits for.
+    pub fn set_petty(&mut self, is_petty: bool) {
+        self.lane = if is_petty { Lane::Petty } else { Lane::Messages };
     }
 
     /// Returns how many bytes may be read from the connection at once. Of a request that is no session yet, no

@@ -44,6 +44,7 @@ mod idle;
 mod inbox;
 mod join_targets;
 mod key_file;
+mod lanes;
 mod lifecycle;
 mod liveness;
 mod loader;

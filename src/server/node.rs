@@ -464,7 +464,7 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
         boot: identity.boot,
         cluster_name: shared.config.cluster_name.clone(),
         gossip: told.gossip,
-        http: address::advertised_http(told.http, told.gossip).to_string(),
+        http: address::advertised_http(shared.config.advertise_http.as_ref(), told.http, told.gossip),
         zone: shared.config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: shared.config.profile,

@@ -37,7 +37,7 @@ const WAIT_US_MAX_UNSETTLED: u64 = 10_000;
 const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 
 /// Number of times that a worker accepts connections when it ends. Those beyond are reset.
-const LAST_ACCEPTS: usize = 64;
+const LAST_ACCEPTS: usize = 256;
 
 /// Starts the cluster machine on worker 0, once the store is loaded.
 pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::tls::{Authority, TlsNode};
 use crate::harness::wait::{self, PATIENCE};
 use crate::harness::{Cluster, Node, NodeConfig, eventually, ports};
 
@@ -100,4 +101,35 @@ fn nodes_of_two_families_meet_through_a_third() {
             other.wait_ts(&source, ts);
         }
     }
+}
+
+/// Containers have addresses that no certificate has. A client that lost its node was told the address of another one,
+/// and refused the certificate that it found there.
+#[test]
+fn clients_are_told_the_name_that_the_certificate_has() {
+    let authority = Authority::new("an authority for tests");
+    authority.write(&authority.pair("a node", &["localhost"]));
+    let start = |name: &str, flag: &str| {
+        TlsNode::start_with(&authority, NodeConfig::named(name).in_memory().with(&["--advertise-http", flag]))
+    };
+    let node = start("a", "localhost");
+    let port = node.node.http.rsplit_once(':').expect("a port").1.to_owned();
+    let told = format!("localhost:{port}");
+    assert_eq!(node.get("/v1/members").json()["members"][0]["http"], told.as_str());
+    let url = format!("ws://{}/subscribe", node.node.http);
+    let (mut socket, _) = tungstenite::client::client(url, node.connect()).expect("opened");
+    let greeting = socket.read().expect("read").into_text().expect("text");
+    assert!(greeting.contains(&format!("\"http\":\"{told}\"")), "{greeting}");
+    // The command line checks the certificate of what it was told, and not of the address behind it.
+    let ca = authority.file("ca.pem");
+    let get = |host: &str| {
+        let from = format!("https://{host}");
+        crate::harness::anode(&["members", "--from", &from, "--ca", &ca])
+    };
+    assert_eq!(get(&told).code, Some(0));
+    assert!(get(&node.node.http).stderr.contains("certificate"));
+    let other = start("b", "node.example:443");
+    assert_eq!(other.get("/v1/members").json()["members"][0]["http"], "node.example:443");
+    let refused = crate::harness::anode(&["serve", "--advertise-http", "0.0.0.0"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("--advertise-http"), "{refused:?}");
 }

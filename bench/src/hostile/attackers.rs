@@ -1,6 +1,7 @@
 //! The process of the attackers: thousands of connections that do the same bad thing, each for itself.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,8 +11,10 @@ use std::time::Duration;
 use anode_loadgen::Outcome;
 use clap::Args;
 
+use super::Attacked;
 use super::acts::{ACTS, Act, Attacker};
 use super::healthy::Healthy;
+use super::wire::TlsSide;
 
 /// How long the attackers may take to connect.
 const BEGIN: Duration = Duration::from_secs(120);
@@ -29,6 +32,9 @@ pub struct AttackArguments {
     address: String,
     /// Number of connections
     connections: usize,
+    /// Speaks TLS, and trusts the certificates in this file
+    #[arg(long)]
+    ca: Option<PathBuf>,
 }
 
 /// A running process of attackers, which is killed when this is dropped.
@@ -40,11 +46,23 @@ pub struct Attackers {
 
 impl Attackers {
     /// Starts the process, and waits until all of its connections have begun. `healthy` stays connected meanwhile.
-    pub fn begin(act: &Act, address: &str, connections: usize, healthy: &mut Healthy) -> Outcome<Attackers> {
-        let mut process = Command::new("nice")
-            .args(["-n", "19"])
-            .arg(std::env::current_exe()?)
-            .args(["attack", act.name, address, &connections.to_string()])
+    pub fn begin(
+        act: &Act,
+        node: &Attacked,
+        connections: usize,
+        healthy: &mut Healthy,
+    ) -> Outcome<Attackers> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(std::env::current_exe()?).args([
+            "attack",
+            act.name,
+            &node.node.http,
+            &connections.to_string(),
+        ]);
+        if let Some(ca) = node.ca() {
+            command.arg("--ca").arg(ca);
+        }
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -87,6 +105,7 @@ impl Drop for Attackers {
 /// were done since.
 pub fn attack(arguments: &AttackArguments) -> Outcome<()> {
     let act = ACTS.iter().find(|act| act.name == arguments.name).ok_or("there is no such attack")?;
+    let tls = arguments.ca.as_ref().map(|ca| TlsSide::new(ca, &arguments.address)).transpose()?;
     anode_loadgen::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = std::thread::spawn(|| {
@@ -102,11 +121,12 @@ pub fn attack(arguments: &AttackArguments) -> Outcome<()> {
                 address: arguments.address.clone(),
                 done: done.clone(),
                 opening: opening.clone(),
+                tls: tls.clone(),
             };
             let begun = begun.clone();
             tokio::spawn(async move {
                 attacker
-                    .run(act.step, || {
+                    .run(act, || {
                         begun.fetch_add(1, Ordering::Relaxed);
                     })
                     .await;

@@ -1,9 +1,10 @@
 //! The healthy clients: a publisher, and a subscriber of what it publishes.
 
-use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anode_loadgen::{Outcome, client};
+use anode_loadgen::Outcome;
+use anode_loadgen::client::{self, ServerStream};
 use tungstenite::{Message, WebSocket};
 
 /// Time between two records.
@@ -20,17 +21,17 @@ pub struct Noticed {
 
 /// The two clients, on connections of their own.
 pub struct Healthy {
-    publisher: WebSocket<TcpStream>,
-    subscriber: WebSocket<TcpStream>,
+    publisher: WebSocket<ServerStream>,
+    subscriber: WebSocket<ServerStream>,
     /// Number of the last record.
     number: u64,
 }
 
 impl Healthy {
-    /// Connects both to the node.
-    pub fn at(http: &str) -> Outcome<Healthy> {
-        let publisher = client::connect(http, "/publish")?;
-        let mut subscriber = client::connect(http, "/subscribe?source=healthy")?;
+    /// Connects both to the node at `url`: `host:port`, or `wss://host:port` with the certificates in the file `ca`.
+    pub fn at(url: &str, ca: Option<&Path>) -> Outcome<Healthy> {
+        let publisher = client::connect_to(url, ca, "/publish")?;
+        let mut subscriber = client::connect_to(url, ca, "/subscribe?source=healthy")?;
         while !subscriber.read()?.into_text()?.contains("\"eos\"") {}
         Ok(Healthy { publisher, subscriber, number: 0 })
     }

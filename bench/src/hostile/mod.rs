@@ -8,6 +8,7 @@
 mod acts;
 mod attackers;
 mod healthy;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use self::healthy::{Healthy, Noticed};
 use crate::folder::Folder;
 use crate::machine::Machine;
 use crate::median::median;
-use crate::node::{Node, get};
+use crate::node::Node;
+use crate::tls::Certificate;
 
 /// Options of this command.
 #[derive(Args)]
@@ -45,6 +47,9 @@ pub struct Arguments {
     /// Only these attacks, split by commas
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The node, the healthy and the attackers speak TLS; there are attacks on TLS itself, too
+    #[arg(long)]
+    tls: bool,
 }
 
 /// Number of sources that the node holds.
@@ -61,7 +66,7 @@ const SETTLING: Duration = Duration::from_secs(180);
 /// Measures all attacks, and prints a line with a verdict for each.
 pub fn run(arguments: &Arguments) -> Outcome<()> {
     let anode = crate::find_anode(arguments.anode.clone())?;
-    let acts = chosen(&arguments.only)?;
+    let acts = chosen(&arguments.only, arguments.tls)?;
     println!("{}", Machine::look(&anode)?);
     let Arguments { connections, seconds, rounds, bound, .. } = arguments;
     println!(
@@ -74,8 +79,11 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     let rights =
         if has_rights(&anode)? { "tokens are judged" } else { "the node has no rights: tokens mean nothing" };
     println!("{rights}");
-    let node = start(&anode, &folder)?;
-    let mut healthy = Healthy::at(&node.http)?;
+    if arguments.tls {
+        println!("all speak TLS");
+    }
+    let node = start(&anode, &folder, arguments.tls)?;
+    let mut healthy = node.healthy()?;
     healthy.measure(Duration::from_secs(2))?;
     println!(
         "| attack | p50 without, µs | p50, µs | p99 without, µs | p99, µs | ratio of p99 | acts/s | verdict |"
@@ -94,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
             Err(error) => {
                 println!("| {} | | | | | | | FAILED: {error} |", act.name);
                 failed.push(act.name);
-                healthy = Healthy::at(&node.http)?;
+                healthy = node.healthy()?;
             }
         }
     }
@@ -104,17 +112,44 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-fn chosen(only: &[String]) -> Outcome<Vec<&'static Act>> {
-    let known = || ACTS.iter().map(|act| act.name).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = only.iter().find(|name| ACTS.iter().all(|act| act.name != name.as_str())) {
-        return Err(format!("--only: there is no attack {unknown:?}; there are {}", known()).into());
-    }
-    let is_chosen = |act: &&Act| only.is_empty() || only.iter().any(|name| name == act.name);
-    Ok(ACTS.iter().filter(is_chosen).collect())
+/// A node, and how it is reached.
+struct Attacked {
+    node: Node,
+    /// The certificate of the node, which is its own authority; `None`: it does not speak TLS.
+    certificate: Option<Certificate>,
 }
 
-fn start(anode: &Path, folder: &Folder) -> Outcome<Node> {
-    let mut options = vec!["--store", "memory", "--log-level", "error"];
+impl Attacked {
+    fn ca(&self) -> Option<&Path> {
+        self.certificate.as_ref().map(|certificate| Path::new(&certificate.cert))
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.certificate.is_some() { "wss://" } else { "" };
+        format!("{scheme}{}", self.node.http)
+    }
+
+    fn healthy(&self) -> Outcome<Healthy> {
+        Healthy::at(&self.url(), self.ca())
+    }
+}
+
+fn chosen(only: &[String], has_tls: bool) -> Outcome<Vec<&'static Act>> {
+    let possible = || ACTS.iter().filter(|act| has_tls || !act.is_on_tls);
+    if let Some(unknown) = only.iter().find(|name| possible().all(|act| act.name != name.as_str())) {
+        let known = possible().map(|act| act.name).collect::<Vec<_>>().join(", ");
+        return Err(format!("--only: there is no attack {unknown:?}; there are {known}").into());
+    }
+    let is_chosen = |act: &&Act| only.is_empty() || only.iter().any(|name| name == act.name);
+    Ok(possible().filter(is_chosen).collect())
+}
+
+fn start(anode: &Path, folder: &Folder, has_tls: bool) -> Outcome<Attacked> {
+    let mut options = vec!["--store", "memory", "--log-level", "error", "--metrics", "127.0.0.1:0"];
+    let certificate = has_tls.then(|| Certificate::write(folder)).transpose()?;
+    if let Some(Certificate { cert, key }) = &certificate {
+        options.extend(["--tls-cert", cert, "--tls-key", key]);
+    }
     let rights = folder.join("auth.toml").display().to_string();
     if has_rights(anode)? {
         std::fs::write(&rights, RIGHTS)?;
@@ -122,8 +157,9 @@ fn start(anode: &Path, folder: &Folder) -> Outcome<Node> {
     }
     let node = Node::start(anode, &folder.join("node"), &options)?;
     node.wait_ready(DEADLINE)?;
-    fill::run(&node.http, None, "fill", SOURCES, 1_000, 20)?;
-    fill::run(&node.http, None, "large", LARGE, 10, LARGE_BYTES)?;
+    let node = Attacked { node, certificate };
+    fill::run(&node.url(), node.ca(), "fill", SOURCES, 1_000, 20)?;
+    fill::run(&node.url(), node.ca(), "large", LARGE, 10, LARGE_BYTES)?;
     Ok(node)
 }
 
@@ -166,15 +202,15 @@ impl std::fmt::Display for Compared {
 }
 
 /// Measures one attack.
-fn measure(arguments: &Arguments, node: &Node, healthy: &mut Healthy, act: &Act) -> Outcome<Compared> {
+fn measure(arguments: &Arguments, node: &Attacked, healthy: &mut Healthy, act: &Act) -> Outcome<Compared> {
     let length = Duration::from_secs_f64(arguments.seconds);
     let (mut without, mut with, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds.max(1) {
         without.push(healthy.measure(length)?);
-        let attackers = Attackers::begin(act, &node.http, arguments.connections, healthy)?;
+        let attackers = Attackers::begin(act, node, arguments.connections, healthy)?;
         with.push(healthy.measure(length)?);
         rates.push(attackers.end(length)?);
-        settle(node, healthy)?;
+        settle(&node.node, healthy)?;
     }
     let middle = |all: &[Noticed]| Noticed {
         p50_us: median(&all.iter().map(|it| it.p50_us).collect::<Vec<f64>>()),
@@ -189,7 +225,7 @@ fn settle(node: &Node, healthy: &mut Healthy) -> Outcome<()> {
     const OWN: f64 = 4.0;
     let begun = std::time::Instant::now();
     while begun.elapsed() < SETTLING {
-        let answer = get(&node.http, "/metrics", "1.1").unwrap_or_default();
+        let answer = node.get_watched("/metrics").unwrap_or_default();
         let connections = answer.lines().filter_map(|line| line.strip_prefix("anode_connections{"));
         let sum: f64 = connections
             .filter_map(|line| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok()))

@@ -24,12 +24,14 @@ use slab::Slab;
 
 use self::env::{ClientsEnv, PART_US_MAX};
 use self::heads::Scrapes;
+use self::reading::{HANDSHAKES_US_MAX, PETTY_US_MAX};
 use self::rights::Judgement;
 use self::run::ChangeRun;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
 use super::connection::{Admission, Connection, ConnectionStage};
 use super::host::WorkerHost;
+use super::lanes::{Lane, Lanes};
 use super::liveness::Silence;
 use super::shared::Shared;
 use super::tls::TlsAcceptor;
@@ -43,6 +45,12 @@ use crate::record::Now;
 const CLIENT_READ_BYTES: usize = 64 * 1024;
 /// Time that a turn spends on scans of the map, in microseconds.
 const SCAN_US_MAX: u64 = 1_000;
+/// Time that a turn spends on timers that are due, in microseconds. Thousands are due at a time if as many clients have
+/// connected at a time and said nothing since.
+const TIMERS_US_MAX: u64 = 500;
+/// Time that a turn spends on removing connections that have ended, in microseconds. To close one takes some ten
+/// microseconds, and thousands may end at a time.
+const REAP_US_MAX: u64 = 500;
 /// Number of patterns of closed connections that are removed from the index before the worker looks at the clock.
 const PATTERNS_REMOVED_AT_ONCE: usize = 32;
 /// All clients of one worker.
@@ -53,9 +61,7 @@ pub struct Clients {
     /// Buffer that pieces of connections are read into.
     buffer: Vec<u8>,
     /// Connections that are to be read.
-    ready: VecDeque<usize>,
-    /// Connections that are to be read, and go on with the handshake of their layer.
-    handshaking: VecDeque<usize>,
+    lanes: Lanes,
     /// Connections whose sessions want a turn.
     turning: VecDeque<usize>,
     /// Connections whose sessions want a turn that may scan the map.
@@ -101,8 +107,7 @@ impl Clients {
             table: Slab::new(),
             env: ClientsEnv::new(host),
             buffer: vec![0; CLIENT_READ_BYTES],
-            ready: VecDeque::new(),
-            handshaking: VecDeque::new(),
+            lanes: Lanes::default(),
             turning: VecDeque::new(),
             scanning: VecDeque::new(),
             paused: Vec::new(),
@@ -131,11 +136,11 @@ impl Clients {
 
     /// Returns whether the next turn has something to do at once.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
-            || !self.handshaking.is_empty()
+        !self.lanes.is_empty()
             || !self.turning.is_empty()
             || !self.scanning.is_empty()
             || !self.env.touched.is_empty()
+            || !self.env.dead.is_empty()
             || self.env.work.index.has_leaving()
             || !self.env.work.remains.is_empty()
             || self.judgement.is_under_way()
@@ -176,8 +181,8 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return };
         if !connection.is_over() && connection.intake.enter_ready() {
             let is_handshaking = connection.transport.is_handshaking();
-            let list = if is_handshaking { &mut self.handshaking } else { &mut self.ready };
-            list.push_back(key);
+            let lane = if is_handshaking { Lane::Handshakes } else { connection.lane };
+            self.lanes.push(lane, key);
         }
     }
 
@@ -195,7 +200,8 @@ impl Clients {
         self.judge_again(now);
         self.resume_paused(now);
         let has_mail = self.read_ready() || self.drain_mailbox();
-        self.read_handshakes();
+        self.read_lane(Lane::Handshakes, HANDSHAKES_US_MAX);
+        self.read_lane(Lane::Petty, PETTY_US_MAX);
         self.handle_durable(now);
         self.handle_replicated(now);
         self.turn_sessions();
@@ -230,8 +236,9 @@ impl Clients {
         }
     }
 
-    /// Lets the sessions that scan the map do so in turn, a small share each time, as long as there are steps and time
-    /// for it. So what they take of a turn does not depend on how many there are, and little on how long a step takes.
+    /// Lets the sessions that scan the map do so in turn, a small share each time, as long as there are steps, bytes and
+    /// time for it. So what they take of a turn does not depend on how many there are, and little on how long a step
+    /// takes. What was found is flushed afterwards, which takes longer than to find it: the bytes bound that.
     /// To be called after [`Clients::flush`], so that nothing that others are to be sent waits for it, and before
     /// another one. Returns whether any session had its turn.
     pub fn scan(&mut self) -> bool {
@@ -249,7 +256,10 @@ impl Clients {
             }
             let Some(key) = self.scanning.pop_front() else { break };
             let before = self.env.work.scans.left();
+            let waiting = self.table.get(key).map_or(0, |connection| connection.out.len());
             self.turn_session(now, key);
+            let waits = self.table.get(key).map_or(0, |connection| connection.out.len());
+            self.env.work.scans.use_up_bytes(waits.saturating_sub(waiting));
             in_vain = if self.env.work.scans.left() == before { in_vain + 1 } else { 0 };
         }
         true
@@ -272,8 +282,13 @@ impl Clients {
         }
     }
 
+    /// Handles timers that are due, the earliest first, for as long as there is time. The others are due in the next
+    /// turn, which does not wait then.
     fn handle_timers(&mut self, now: Now) {
-        while let Some((at_us, token)) = self.env.timers.pop_due(now.mono_us) {
+        let end_us = clock::now().mono_us + TIMERS_US_MAX;
+        while clock::now().mono_us <= end_us
+            && let Some((at_us, token)) = self.env.timers.pop_due(now.mono_us)
+        {
             let Some(connection) = self.table.get_mut(token.key) else { continue };
             if connection.generation == token.generation && connection.armed_us == at_us {
                 connection.armed_us = u64::MAX;
@@ -408,18 +423,21 @@ impl Clients {
         }
     }
 
-    /// Removes connections that are over, and hands over those that go to the control plane. To be called at
-    /// the end of a turn, so that no event of this turn finds another connection in their place. A connection
-    /// keeps its place until all its patterns have left the index.
+    /// Removes connections that are over, and hands over those that go to the control plane, as many as there is time
+    /// for. To be called at the end of a turn, so that no event of this turn finds another connection in their place.
+    /// A connection keeps its place until all its patterns have left the index.
     pub fn reap(&mut self, registry: &Registry) {
         self.sweep_index();
         self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
         self.env.count_remains();
+        let end_us = clock::now().mono_us + REAP_US_MAX;
+        let mut is_late = false;
         for key in std::mem::take(&mut self.env.dead) {
-            if self.env.work.index.is_leaving(key) {
+            if is_late || self.env.work.index.is_leaving(key) {
                 self.env.dead.push(key);
                 continue;
             }
+            is_late = clock::now().mono_us > end_us;
             let Some(mut connection) = self.table.try_remove(key) else { continue };
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");

@@ -5,6 +5,7 @@ use std::io;
 use super::super::clock;
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::framing::message::Unwrapped;
+use super::super::lanes::{Lane, is_petty};
 use super::super::lifecycle::Phase;
 use super::super::session::Endpoint;
 use super::super::tls::TlsFault;
@@ -19,8 +20,11 @@ use crate::record::Now;
 /// in the core's caches.
 const HAND_OUT_BYTES: usize = 64 * 1024;
 /// Time that a turn spends on handshakes of TLS, in microseconds. One takes some hundred microseconds, most of them for a
-/// signature, so a turn does a few: however many clients begin one, nobody else waits for longer than this.
-const HANDSHAKES_US_MAX: u64 = 1_000;
+/// signature, so a turn does a few: however many clients begin one, nobody else waits for longer than this and one more.
+pub(super) const HANDSHAKES_US_MAX: u64 = 500;
+/// Time that a turn spends on connections whose last bytes brought nothing that anybody waits for, in microseconds. To
+/// answer them takes as long again, when they are flushed.
+pub(super) const PETTY_US_MAX: u64 = 200;
 
 impl Clients {
     /// Reads the connections that have something, and hands out changes in between. Returns whether changes
@@ -28,12 +32,12 @@ impl Clients {
     pub(super) fn read_ready(&mut self) -> bool {
         let end_us = clock::now().mono_us + PART_US_MAX;
         let mut bytes = 0;
-        for _ in 0..self.ready.len() {
+        for _ in 0..self.lanes.len(Lane::Messages) {
             let now = clock::now();
             if now.mono_us > end_us {
                 return false;
             }
-            let Some(key) = self.ready.pop_front() else { return false };
+            let Some(key) = self.lanes.pop(Lane::Messages) else { return false };
             bytes += self.read(now, key);
             if bytes >= HAND_OUT_BYTES {
                 bytes = 0;
@@ -45,19 +49,19 @@ impl Clients {
         false
     }
 
-    /// Reads the connections that have something and are in the handshake of their layer, in the order in which they
-    /// came, as many as there is time for.
-    pub(super) fn read_handshakes(&mut self) {
-        if self.handshaking.is_empty() {
+    /// Reads connections of a lane for `us` microseconds, in the order in which they came, and at least one.
+    pub(super) fn read_lane(&mut self, lane: Lane, us: u64) {
+        let count = self.lanes.len(lane);
+        if count == 0 {
             return;
         }
-        let end_us = clock::now().mono_us + HANDSHAKES_US_MAX;
-        for _ in 0..self.handshaking.len() {
+        let end_us = clock::now().mono_us + us;
+        for _ in 0..count {
             let now = clock::now();
             if now.mono_us > end_us {
                 return;
             }
-            let Some(key) = self.handshaking.pop_front() else { return };
+            let Some(key) = self.lanes.pop(lane) else { return };
             self.read(now, key);
         }
     }
@@ -73,6 +77,7 @@ impl Clients {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let mut bytes = 0;
         let most = connection.read_bytes_max().min(self.buffer.len());
+        let held = connection.transport.received_bytes();
         let received = connection.transport.receive(self.buffer.get_mut(..most).unwrap_or_default());
         if connection.transport.has_layer() {
             self.env.touch(key, connection);
@@ -88,7 +93,14 @@ impl Clients {
                 self.traffic.received_bytes += bytes as u64;
                 self.handle_bytes(now, key, bytes);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.intake.handle_empty(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.intake.handle_empty();
+                // A part of a record of the layer has come, or nothing.
+                if connection.transport.has_layer() {
+                    let more = connection.transport.received_bytes().saturating_sub(held);
+                    connection.set_petty(is_petty(more, false, true));
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 self.handle_failure(now, key, &error);
@@ -176,7 +188,9 @@ impl Clients {
         match &mut connection.stage {
             ConnectionStage::Open(open) => {
                 open.liveness.handle_received(now.mono_us);
-                Self::handle_frames(&mut self.env, now, key, connection, input);
+                let has_brought = Self::handle_frames(&mut self.env, now, key, connection, input);
+                let is_within = connection.open().is_some_and(|open| open.reader.is_within_message());
+                connection.set_petty(is_petty(read, has_brought, is_within));
             }
             ConnectionStage::Head { head, deadline_us, .. } => {
                 if head.is_between_requests() {
@@ -185,6 +199,7 @@ impl Clients {
                 head.push(input);
                 self.env.touch(key, connection);
                 self.handle_head(now, key);
+                self.note_head(key, read);
             }
             ConnectionStage::Closing(closing) => {
                 let Some(reader) = closing.reader() else { return };
@@ -205,30 +220,49 @@ impl Clients {
         self.set_wanted();
     }
 
-    /// Hands the messages in `input` to the session.
+    /// Notes whether bytes of a head were petty: they were, unless a whole head was among them.
+    fn note_head(&mut self, key: usize, read: usize) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let is_within = match &connection.stage {
+            ConnectionStage::Head { head, .. } => !head.is_between_requests(),
+            _ => false,
+        };
+        connection.set_petty(is_petty(read, !is_within, is_within));
+    }
+
+    /// Hands the messages in `input` to the session. Returns whether there were any.
     pub(super) fn handle_frames(
         env: &mut ClientsEnv,
         now: Now,
         key: usize,
         connection: &mut Connection,
         mut input: &mut [u8],
-    ) {
-        let ConnectionStage::Open(open) = &mut connection.stage else { return };
+    ) -> bool {
+        let ConnectionStage::Open(open) = &mut connection.stage else { return false };
         let Open { reader, session, .. } = &mut **open;
         connection.out.lend(&mut env.pool);
+        let mut has_brought = false;
         let close = loop {
             let message = match reader.read(&mut input, &mut connection.out) {
                 Unwrapped::Message(message) => message,
-                Unwrapped::Starved => return env.touch(key, connection),
-                Unwrapped::Ended => return env.finish(now, key, connection, AwaitedEnd::Nothing),
+                Unwrapped::Starved => {
+                    env.touch(key, connection);
+                    return has_brought;
+                }
+                Unwrapped::Ended => {
+                    env.finish(now, key, connection, AwaitedEnd::Nothing);
+                    return has_brought;
+                }
                 Unwrapped::Broken(close) => break close,
             };
+            has_brought = true;
             let handled = session.handle_message(&mut env.turn(now, key, &mut connection.out), message);
             if let Err(close) = handled {
                 break close;
             }
         };
         env.close(now, key, connection, &close);
+        has_brought
     }
 }
 

@@ -52,6 +52,14 @@ impl FrameReader {
         matches!(self, FrameReader::WebSocket(_))
     }
 
+    /// Returns whether a message has begun that goes on behind the bytes that were read.
+    pub fn is_within_message(&self) -> bool {
+        match self {
+            FrameReader::WebSocket(websocket) => websocket.is_within_message(),
+            FrameReader::EventStream => false,
+        }
+    }
+
     /// Tells the client, behind what waits in `out`, that the connection is closed and why.
     pub fn close(&mut self, close: &CloseReason, out: &mut Outbound) {
         match self {

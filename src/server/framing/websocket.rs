@@ -197,6 +197,13 @@ impl WebSocket {
         self.partial.capacity() + self.buffered + 2 * self.fragment_bytes
     }
 
+    /// Returns whether the input has ended within a frame that is a message or a part of one. Pings and other control
+    /// frames are not.
+    pub fn is_within_message(&self) -> bool {
+        let is_kept = || FrameHead::read(&self.partial).is_ok_and(|head| head.first & 0x08 == 0);
+        self.passing > 0 && self.is_passing_data || is_kept()
+    }
+
     /// Returns whether a frame is a whole message that can be read without knowing what came before it.
     fn is_plain(&self, head: FrameHead) -> bool {
         matches!(head.first, TEXT | BINARY)
