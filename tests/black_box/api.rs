@@ -294,10 +294,8 @@ fn every_status_is_described() {
             assert_eq!(expected, 413, "{method} {target}");
         }
         if described.path == "/v1/sources/{source}" {
-            assert_eq!(
-                ask(&method, &target, &[("If-Match", "\"1-2\"")], "1"),
-                404 * u16::from(method == "GET") + 412 * u16::from(method != "GET")
-            );
+            let expected = if method == "GET" { 404 } else { 412 };
+            assert_eq!(ask(&method, &target, &[("If-Match", "\"1-2\"")], "1"), expected, "{method} {target}");
         }
     }
 }
@@ -330,7 +328,7 @@ fn every_example_of_the_asyncapi_document_is_executed() {
         examples(&document, name);
     }
     let mut publisher = Client::open(&node.http, "/publish");
-    is_message(&document, "connected", &publisher.json());
+    is_message(&document, "connected", &json!({"connected": publisher.connected}));
     for frame in examples(&document, "auth") {
         publisher.send_json(frame);
         is_message(&document, "authenticated", &publisher.json());
@@ -345,7 +343,7 @@ fn every_example_of_the_asyncapi_document_is_executed() {
     is_message(&document, "published", &publisher.json());
 
     let mut subscriber = Client::open(&node.http, "/subscribe");
-    is_message(&document, "connected", &subscriber.json());
+    is_message(&document, "connected", &json!({"connected": subscriber.connected}));
     for frame in examples(&document, "auth").into_iter().chain(examples(&document, "subscribe")) {
         subscriber.send_json(frame);
     }
