@@ -5,9 +5,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::check_host;
 use super::params::{LIMIT_MAX, Query, Target};
 use crate::limits::{PATTERNS_PER_SUBSCRIPTION_MAX, TS_MAX};
+use crate::protocol::etag::{Precondition, TagList};
 use crate::protocol::query::parameters;
 use crate::protocol::request::{Subscribe, UrlRequest};
-use crate::protocol::url::{publish_url, subscribe_url};
+use crate::protocol::url::{publish_url, stream_url, subscribe_url};
 use crate::record::{HistoryCursor, Source};
 
 /// The input is text: the part of a URL behind the path, a path, or a host.
@@ -20,6 +21,10 @@ pub(crate) fn url(input: &[u8]) {
         assert_eq!(subscribe_url(&written), Ok(request), "{text:?} as {written:?}");
     }
     let _ = publish_url(&text);
+    if let Ok(first) = stream_url(&text) {
+        assert!((1..=PATTERNS_PER_SUBSCRIPTION_MAX).contains(&first.patterns.len()), "{text:?}");
+    }
+    tags(&text);
     all_parameters(&text);
     page(&text);
     if let Ok(target) = Target::parse(&text) {
@@ -55,6 +60,14 @@ fn written(first: &Subscribe, has_mode: bool, is_batch: bool) -> String {
     query.join("&")
 }
 
+/// The text as the value of a header with entity tags: a condition that is read can be checked.
+fn tags(text: &str) {
+    let Ok(list) = TagList::read("If-Match", std::iter::once(text.as_bytes())) else { return };
+    assert!(list.is_some(), "{text:?}");
+    let condition = Precondition { if_match: list, if_none_match: None };
+    assert!(!condition.is_empty() && condition.check(None, 0).is_err(), "{text:?}");
+}
+
 /// Parameters that were read, written, and read again are the same.
 fn all_parameters(text: &str) {
     let Ok(read) = parameters(text).collect::<Result<Vec<_>, _>>() else { return };
@@ -79,7 +92,9 @@ fn page(text: &str) {
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let seeds: [&str; 12] = [
+    let seeds: [&str; 14] = [
+        "W/\"1763800000000000-000102030405060708090a0b0c0d0e0f\", \"5-deleted\"",
+        "*",
         "source=sensors/**&source=weather%2F%2a&mode=all&snapshot=false",
         "source=a&batch=true&mode=latest",
         "ack=stored",

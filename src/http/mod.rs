@@ -83,12 +83,12 @@ pub use stream::{ClientSocket, SocketLayer};
 pub use wait::{Nudge, SourceWatch, WATCHES_MAX};
 
 /// The records that a page is to have.
-pub struct Wanted<'a> {
+pub struct PageRequest<'a> {
     /// The pattern that their names match.
     pub pattern: Pattern,
     /// The name after which theirs come, if there is one.
     pub after: Option<&'a str>,
-    /// Most records.
+    /// Number of records after which the page ends.
     pub limit: usize,
     /// Timestamp, in microseconds, that theirs must exceed, if there is one.
     pub updated_since: Option<u64>,
@@ -146,7 +146,7 @@ pub trait NodeService: Send + Sync + 'static {
     /// The latest record of a source, even if it is a deletion or has expired.
     fn get(&self, source: &str) -> Option<SharedRecord>;
     /// Begins to look for visible records, in the order of their names.
-    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch>;
+    fn search(&self, wanted: PageRequest<'_>) -> Box<dyn PageSearch>;
     /// Begins a walk through all records whose names match. With a `reader`, only through those that it may read.
     fn walk(&self, pattern: Pattern, reader: Option<Access>) -> Box<dyn RecordWalk>;
     /// Registers a request that waits for a change of the source: `nudge` is woken at the next change, once. The source

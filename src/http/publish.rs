@@ -83,7 +83,7 @@ pub(super) async fn reply(app: &App, receiver: oneshot::Receiver<FrameReply>) ->
 
 /// One record that a request asks to publish.
 pub(super) struct PublishRequest<'a> {
-    /// The record.
+    /// The record as the client asked for it, with its data.
     pub(super) draft: Draft<'a>,
     /// The ack level to wait for.
     pub(super) level: AckLevel,

@@ -27,7 +27,7 @@ use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::source::{delete_source, put_source, source};
 use super::waiting::PageWait;
-use super::{HttpOptions, NodeService, Wanted, web};
+use super::{HttpOptions, NodeService, PageRequest, web};
 use crate::auth::Resource;
 use crate::memory::MemoryUse;
 use crate::protocol::refusal::Code;
@@ -116,7 +116,7 @@ async fn list(
     // The search needs this memory until its page is put together.
     let _search_lease = lease(&app, MemoryUse::Pages, SEARCH_BYTES + limit * FOUND_BYTES)?;
     // One more than asked for tells whether there is a next page.
-    let wanted = Wanted { pattern, after: query.get("after"), limit: limit + 1, updated_since, reader };
+    let wanted = PageRequest { pattern, after: query.get("after"), limit: limit + 1, updated_since, reader };
     let mut search = app.node.search(wanted);
     loop {
         let _turn = app.search_permit().await;

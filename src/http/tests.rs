@@ -223,8 +223,8 @@ impl NodeService for Few {
         self.records.lock().get(source).cloned()
     }
 
-    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch> {
-        let Wanted { pattern, after, limit, updated_since, reader } = wanted;
+    fn search(&self, wanted: PageRequest<'_>) -> Box<dyn PageSearch> {
+        let PageRequest { pattern, after, limit, updated_since, reader } = wanted;
         let records = self.records.lock();
         let is_after = |name: &str| {
             after.is_none_or(|after| name > after)
@@ -573,9 +573,11 @@ fn publishes_a_batch() {
 #[test]
 fn wrong_methods_unknown_paths_and_websockets() {
     let served = Served::start();
-    let answer = served.ask("DELETE", "/v1/sources/a/b", "");
-    answer.is_problem(405, "method_not_allowed");
-    assert!(answer.head.contains("allow: get,head"), "{answer:?}");
+    for (method, path) in [("PATCH", "/v1/sources/a/b"), ("PUT", "/v1/sources/a/history")] {
+        let answer = served.ask(method, path, "");
+        answer.is_problem(405, "method_not_allowed");
+        assert!(answer.head.contains("allow: get,head"), "{answer:?}");
+    }
     let answer = served.get("/v1/publish");
     answer.is_problem(405, "method_not_allowed");
     assert!(answer.head.contains("allow: post"), "{answer:?}");

@@ -72,7 +72,7 @@ struct ListedTag {
 pub enum TagList {
     /// `*`: whatever there is.
     Any,
-    /// Some tags.
+    /// The tags that the header lists, at least one.
     Tags(Tags),
 }
 

@@ -16,7 +16,7 @@ use super::session::{Endpoint, Session};
 use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights, SessionEntry};
 use crate::cluster::members::MemberInfo;
-use crate::http::{ForgetError, NodeService, Nudge, PageSearch, RecordWalk, Reply, SourceWatch, Wanted};
+use crate::http::{ForgetError, NodeService, Nudge, PageRequest, PageSearch, RecordWalk, Reply, SourceWatch};
 use crate::ingest::Accepted;
 use crate::latest::{Cursor, Listing};
 use crate::limits::{SCAN_STEPS_PER_TURN, SHARDS};
@@ -65,8 +65,8 @@ impl NodeService for Control {
         self.0.ingest.latest().get(source)
     }
 
-    fn search(&self, wanted: Wanted<'_>) -> Box<dyn PageSearch> {
-        let Wanted { pattern, after, limit, updated_since, reader } = wanted;
+    fn search(&self, wanted: PageRequest<'_>) -> Box<dyn PageSearch> {
+        let PageRequest { pattern, after, limit, updated_since, reader } = wanted;
         let mut listing = Listing::new(pattern, after, limit);
         if let Some(since) = updated_since {
             listing = listing.updated_since(since);

@@ -73,7 +73,9 @@ fn admin_requests_need_the_right_to_administrate() {
 #[test]
 fn without_rights_admin_requests_are_local() {
     let Some(address) = outer_address() else { return };
-    let node = Node::start(NodeConfig::named("a").in_memory().with(&["--http", "0.0.0.0:0"]));
+    let mut config = NodeConfig::named("a").in_memory();
+    config.http = config.http.replace("127.0.0.1", "0.0.0.0");
+    let node = Node::start(config);
     let port = node.http.rsplit_once(':').map_or("", |(_, port)| port).to_owned();
     let outer = format!("{address}:{port}");
     for path in ["/v1/admin/drain", "/v1/admin/forget/b"] {

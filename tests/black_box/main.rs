@@ -6,6 +6,7 @@ mod harness;
 
 mod addresses;
 mod admin;
+mod api;
 mod cassandra;
 mod cli;
 mod clocks;

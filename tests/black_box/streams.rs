@@ -255,7 +255,9 @@ fn what_is_wrong_is_said_by_the_status() {
         .assert_problem(403, "forbidden");
     let empty = EventSource::open_with(&node.http, "source=a", &[("Last-Event-ID", "")]).snapshot();
     assert_eq!(empty.0, [json!(null); 0]);
-    assert_eq!(node.metric("anode_connections", &[("endpoint", "stream")]), 0.0);
+    eventually("no stream is counted", Duration::from_secs(5), || {
+        (node.metric("anode_connections", &[("endpoint", "stream")]) == 0.0).then_some(())
+    });
 }
 
 /// A browser may send the request on a connection that the control plane has already.
@@ -349,10 +351,13 @@ fn a_slow_reader_of_everything_is_closed_and_one_of_the_latest_gets_the_latest()
     all.snapshot();
     latest.snapshot();
     let data = "x".repeat(50_000);
-    let mut last = 0;
-    for number in 0..600 {
-        last = node.put(&format!("s/{}", number % 3), json!([number, data]));
+    for round in 0..30 {
+        let item =
+            |number: u64| json!({"source": format!("s/{}", number % 3), "data": [round, number, data]});
+        let batch: Vec<Value> = (0..18).map(item).collect();
+        assert_eq!(node.post(json!(batch)).status, 200);
     }
+    let last = node.put("s/0", json!("last"));
     let mut comment = String::new();
     all.reader.read_to_string(&mut comment).unwrap_or_else(|error| panic!("{error}"));
     assert!(comment.ends_with("\n\n") && comment.contains("\n: closed, 4202: "), "{}", comment.len());
@@ -364,7 +369,7 @@ fn a_slow_reader_of_everything_is_closed_and_one_of_the_latest_gets_the_latest()
         assert!(stamps.insert(source, ts).is_none_or(|before| before < ts), "a source went back");
         count += 1;
     }
-    assert!(count < 600, "{count} records were sent to a reader that did not read");
+    assert!(count < 541, "{count} records were sent to a reader that did not read");
 }
 
 #[test]

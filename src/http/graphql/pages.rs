@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::requester::Requester;
 use super::types::Micros;
-use crate::http::Wanted;
+use crate::http::PageRequest;
 use crate::http::params::LIMIT_MAX;
 use crate::limits::TS_MAX;
 use crate::protocol::refusal::{Code, Refusal};
@@ -79,7 +79,7 @@ pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<
         let wanted = (limit + 1 - records.len()).min(FOUND_MAX);
         let found = find(
             requester,
-            Wanted {
+            PageRequest {
                 pattern: pattern.clone(),
                 after: after.as_deref(),
                 limit: wanted,
@@ -105,7 +105,7 @@ pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<
 }
 
 /// Looks for visible records.
-async fn find(requester: &Requester, wanted: Wanted<'_>) -> Result<Vec<SharedRecord>, Refusal> {
+async fn find(requester: &Requester, wanted: PageRequest<'_>) -> Result<Vec<SharedRecord>, Refusal> {
     let app = requester.app();
     let mut search = app.node.search(wanted);
     loop {
