@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     const BEFORE: &str = "# HELP x y\na_total 5\nb{c=\"d\"} 2\nb{c=\"e\"} 3\nbb 9\n\
-        h_bucket{l=\"x\",le=\"0.001\"} 10\nh_bucket{l=\"x\",le=\"+Inf\"} 10\n";
+        h_bucket{l=\"x\",le=\"0.001\"} 10\nh_bucket{l=\"x\",le=\"0.01\"} 10\nh_bucket{l=\"x\",le=\"+Inf\"} 10\n";
     const AFTER: &str = "h_bucket{l=\"x\",le=\"0.001\"} 11\nh_bucket{l=\"x\",le=\"0.01\"} 109\n\
         h_bucket{l=\"x\",le=\"+Inf\"} 110\nh_bucket{l=\"y\",le=\"+Inf\"} 7\n";
 
