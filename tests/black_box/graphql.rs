@@ -32,15 +32,17 @@ fn error(node: &Node, query: &str, variables: Value) -> (String, String) {
     (text(&error["extensions"]["code"]), text(&error["message"]))
 }
 
-#[test]
-fn the_schema_is_that_of_the_contract() {
-    let node = Node::single();
-    let query = "{ __schema { types { kind name
+/// Asks for the parts of the schema that the contract names.
+const SCHEMA: &str = "{ __schema { types { kind name
         fields { name args { name defaultValue type { ...T } } type { ...T } }
         inputFields { name type { ...T } } enumValues { name } possibleTypes { name } }
         queryType { name } mutationType { name } subscriptionType { name } } }
         fragment T on __Type { kind name ofType { kind name ofType { kind name ofType { kind name } } } }";
-    let schema = data(&node, query, Value::Null)["__schema"].clone();
+
+#[test]
+fn the_schema_is_that_of_the_contract() {
+    let node = Node::single();
+    let schema = data(&node, SCHEMA, Value::Null)["__schema"].clone();
     assert_eq!(schema["queryType"]["name"], "Query");
     assert_eq!(schema["mutationType"]["name"], "Mutation");
     assert_eq!(schema["subscriptionType"]["name"], "Subscription");
@@ -376,8 +378,8 @@ fn what_is_no_request_is_refused_by_name() {
 #[test]
 fn requests_are_bounded() {
     let node = Node::single();
-    let record = "record(source: \"a\") { history { nodes ";
-    let deep = |pairs: usize| format!("{{ {}{{ ts }}{} }}", record.repeat(pairs), " } }".repeat(pairs));
+    let record = "record(source: \"a\") { history { nodes { ";
+    let deep = |pairs: usize| format!("{{ {}ts{} }}", record.repeat(pairs), " } } }".repeat(pairs));
     let (code, message) = error(&node, &deep(4), Value::Null);
     assert_eq!((code.as_str(), message.contains("deep")), ("bad_request", true), "{message}");
     let (code, message) = error(
@@ -448,8 +450,14 @@ fn each_field_is_for_those_who_have_its_right() {
     assert_eq!(result(READER, "public/1")["error"]["code"], "forbidden");
     assert_eq!(result(SENSORS, "other/1")["error"]["code"], "forbidden");
     assert_eq!(result(SENSORS, "sensors/1")["outcome"], "APPLIED");
-    let over = (0..10).map(|_| result(SENSORS, "sensors/1")).find(|result| !result["error"].is_null());
-    let over = over.expect("more than the rate");
+    let ten: Vec<String> = (0..10).map(|n| format!("{{source: \"sensors/{n}\", data: 1}}")).collect();
+    let query = format!(
+        "mutation {{ publish(records: [{}]) {{ outcome error {{ code retryAfterMs }} }} }}",
+        ten.join(", ")
+    );
+    let results = ask(SENSORS, &query).json()["data"]["publish"].clone();
+    let results = results.as_array().expect("results");
+    let over = results.iter().find(|result| !result["error"].is_null()).expect("more than the rate");
     assert_eq!(over["error"]["code"], "rate_limited");
     assert!(over["error"]["retryAfterMs"].as_u64().is_some_and(|ms| ms > 0), "{over}");
 }

@@ -174,9 +174,9 @@ fn several_operations_share_a_connection() {
     assert_eq!(node.metric("anode_graphql_subscriptions", &[]), 2.0);
     drop(client);
     eventually("all of it ends", PATIENCE, || {
-        let left = node.metric("anode_connections", &[("endpoint", "graphql")])
+        let open = node.metric("anode_connections", &[("endpoint", "graphql")])
             + node.metric("anode_graphql_subscriptions", &[]);
-        (left == 0.0).then_some(())
+        (open == 0.0).then_some(())
     });
 }
 
