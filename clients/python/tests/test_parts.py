@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import unittest
+from typing import Any
 
+from anode_client.access import Access
 from anode_client.address import NodeUrl
+from anode_client.client import Client
 from anode_client.errors import AnodeError, Retry, closed
+from anode_client.options import Options
 from anode_client.records import TS_MAX, payload_of, record_of
 from anode_client.roster import WAIT_MAX_S, Attempts, Roster
 from anode_client.seen import DELETED_MAX, Seen
@@ -127,6 +131,19 @@ class Frames(unittest.TestCase):
             self.assertIs(closed(code, "", None).retry, retry, code)
         told = AnodeError("unauthorized", "the token has expired")
         self.assertEqual(closed(4001, "x", told).error.message, told.message)
+
+
+class Calls(unittest.IsolatedAsyncioTestCase):
+    async def test_what_is_no_integer_is_refused_before_it_is_sent(self) -> None:
+        client = Client([NodeUrl.parse("a:1")], Access(None, None), Options(1, 1, 1, 1, None, None), None)
+        wrong: Any
+        for wrong in (1.5, True, "1"):
+            with self.assertRaises(AnodeError) as raised:
+                await client.publish("a", 1, ts=wrong)
+            self.assertEqual(raised.exception.code, "bad_timestamp")
+            with self.assertRaises(AnodeError) as raised:
+                await client.publish("a", 1, ttl_ms=wrong)
+            self.assertEqual(raised.exception.code, "bad_request")
 
 
 class Windows(unittest.IsolatedAsyncioTestCase):

@@ -113,12 +113,17 @@ export class Client {
     const patterns = typeof sources === "string" ? [sources] : [...sources];
     const request = { sources: patterns, mode, snapshot, ...(filter !== undefined && { filter }) };
     const abort = new AbortController();
-    const dialer = new Dialer("/subscribe", this.shared, AbortSignal.any([this.abort.signal, abort.signal]));
+    const end = (): void => abort.abort();
+    this.abort.signal.addEventListener("abort", end);
+    const dialer = new Dialer("/subscribe", this.shared, abort.signal);
     const on_reset = options.on_reset ?? this.onReset;
     const feed = new Feed(dialer, { request, mode, on_reset, on_eos: options.on_eos });
     const subscription = new Subscription(feed, abort);
     this.subscriptions.add(subscription);
-    void feed.run().finally(() => this.subscriptions.delete(subscription));
+    void feed.run().finally(() => {
+      this.abort.signal.removeEventListener("abort", end);
+      this.subscriptions.delete(subscription);
+    });
     return subscription;
   }
 

@@ -168,7 +168,7 @@ export class Publisher {
     if (this.link === undefined || outgoing.isSent || !this.outgoing.has(outgoing.id)) {
       return;
     }
-    const ts = outgoing.ts === undefined ? "" : `"ts":${outgoing.ts},`;
+    const ts = outgoing.ts === undefined ? "" : `"ts":${JSON.stringify(outgoing.ts)},`;
     const frame = `{"id":${outgoing.id},"source":${JSON.stringify(outgoing.source)},${ts}${outgoing.fields}}`;
     const most = this.link.maxFrameBytes;
     // A character takes at most three bytes.

@@ -97,7 +97,9 @@ class Client:
         `ack` is `accepted` (default), `stored` or `replicated`. Without `ts`, in microseconds since the Unix epoch,
         the client stamps the record. `ttl_ms` is the time to live in milliseconds.
         """
-        fields = payload_of(data) + (f',"ttl_ms":{ttl_ms:d}' if ttl_ms is not None else "")
+        if ttl_ms is not None and (isinstance(ttl_ms, bool) or not isinstance(ttl_ms, int)):
+            raise AnodeError("bad_request", f"ttl_ms is {ttl_ms!r}; allowed are integers", ts=ts)
+        fields = payload_of(data) + (f',"ttl_ms":{ttl_ms}' if ttl_ms is not None else "")
         return await self._publish(source, fields, ack, ts, timeout)
 
     async def delete(
@@ -175,6 +177,8 @@ class Client:
     async def _publish(
         self, source: str, fields: str, ack: Optional[str], ts: Optional[int], timeout: Optional[float]
     ) -> Ack:
+        if ts is not None and (isinstance(ts, bool) or not isinstance(ts, int)):
+            raise AnodeError("bad_timestamp", f"ts is {ts!r}; allowed are integers, microseconds")
         level = f',"ack":"{ack}"' if ack is not None else ""
         if ack is not None and not ack.isidentifier():
             raise AnodeError("bad_request", f"ack is {ack!r}; allowed are accepted, stored and replicated")
