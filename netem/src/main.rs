@@ -55,7 +55,8 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     }
     if arguments.ci {
         let names = suite::CI.map(|(name, seconds)| (name, Some(seconds)));
-        return Ok(code(suite::many(&names, arguments, &binary, &is_interrupted)?));
+        let arguments = Arguments { load: arguments.load.min(suite::CI_LOAD), ..arguments.clone() };
+        return Ok(code(suite::many(&names, &arguments, &binary, &is_interrupted)?));
     }
     let Some(name) = &arguments.profile else {
         eprint!("{}", Arguments::command().render_help());
