@@ -11,13 +11,15 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
 COPY clients/rust/Cargo.toml clients/rust/
+COPY netem/Cargo.toml netem/
 COPY proto proto
 # The page for browsers, as it was built: no Node is needed here.
 COPY web/dist web/dist
-RUN for package in . loadgen bench clients/rust; do \
+RUN for package in . loadgen bench clients/rust netem; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
+    && mkdir netem/planted && echo 'fn main() {}' >netem/planted/main.rs \
     && cargo auditable build --release --locked --package anode --features graphiql
 # The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
 # them for unchanged.

@@ -18,6 +18,7 @@ fn the_images_empty_programs_are_all_that_the_manifests_name() {
         "loadgen/Cargo.toml",
         "bench/Cargo.toml",
         "clients/rust/Cargo.toml",
+        "netem/Cargo.toml",
     ];
     for manifest in manifests {
         let to = image.path().join(manifest);
