@@ -16,7 +16,7 @@ use crate::http::{Nudge, WATCHES_MAX};
 use crate::ingest::Change;
 
 /// The requests that wait for one source, by their numbers.
-type Waiting = BTreeMap<u64, Nudge>;
+type WaitingRequests = BTreeMap<u64, Nudge>;
 
 /// All requests of a node that wait for a change of a source.
 #[derive(Default)]
@@ -25,9 +25,9 @@ pub struct Watches {
     count: AtomicUsize,
     /// Number of the request that was registered last.
     last: AtomicU64,
-    by_source: Mutex<BTreeMap<Box<str>, Waiting>>,
+    by_source: Mutex<BTreeMap<Box<str>, WaitingRequests>>,
     /// The requests whose sources have changed, until they are woken.
-    changed: Mutex<Vec<Waiting>>,
+    changed: Mutex<Vec<WaitingRequests>>,
     has_changed: AtomicBool,
 }
 
