@@ -171,15 +171,32 @@ mod tests {
 
     #[test]
     fn corpora_with_changes_are_survived() {
-        for door in DOORS {
-            let mut random = Random::new(17);
-            let inputs: Vec<Vec<u8>> = corpus(door).into_iter().map(|(_, input)| input).collect();
-            for (at, input) in inputs.iter().enumerate() {
-                for change in 0..CHANGES {
-                    let other = &inputs[random.index(inputs.len())];
-                    let changed = changed(input, other, &mut random);
-                    run(door, &changed, &format!("file {at}, change {change}"));
-                }
+        DOORS.iter().for_each(|door| survives_changes(door, CHANGES, 17));
+    }
+
+    /// Tries as many changes of each file as one wants, where there is no time to compile the fuzzers:
+    /// `FUZZ_DOOR=jwt FUZZ_CHANGES=1000 FUZZ_SEED=7 cargo test --lib fuzzing::tests::many_changes -- --ignored`.
+    #[test]
+    #[ignore = "takes as long as one wants"]
+    fn many_changes_are_survived() {
+        let number =
+            |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+        let wanted = std::env::var("FUZZ_DOOR").ok();
+        let (changes, seed) = (number("FUZZ_CHANGES", 1_000), number("FUZZ_SEED", 1) as u64);
+        for door in DOORS.iter().filter(|door| wanted.as_ref().is_none_or(|name| name == door.name)) {
+            survives_changes(door, changes, seed);
+            println!("{}: {changes} changes of each file, seed {seed}", door.name);
+        }
+    }
+
+    fn survives_changes(door: &Door, changes: usize, seed: u64) {
+        let mut random = Random::new(seed);
+        let inputs: Vec<Vec<u8>> = corpus(door).into_iter().map(|(_, input)| input).collect();
+        for (at, input) in inputs.iter().enumerate() {
+            for change in 0..changes {
+                let other = &inputs[random.index(inputs.len())];
+                let changed = changed(input, other, &mut random);
+                run(door, &changed, &format!("file {at}, change {change}, seed {seed}"));
             }
         }
     }

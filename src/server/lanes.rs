@@ -65,7 +65,7 @@ impl Lanes {
 /// Returns whether a read was petty that brought `bytes` bytes. `has_brought`: a whole message or request was in them.
 /// `is_within`: a head, or a frame of a message, goes on behind them.
 pub fn is_petty(bytes: usize, has_brought: bool, is_within: bool) -> bool {
-    !has_brought && !(is_within && bytes >= BULK_BYTES)
+    !(has_brought || is_within && bytes >= BULK_BYTES)
 }
 
 #[cfg(test)]
