@@ -1,5 +1,6 @@
 //! The program behind `netem/run`.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     if arguments.list {
         for name in NAMES {
-            println!("{name:16} {}", Profile::read(name)?.about);
+            writeln!(std::io::stdout(), "{name:16} {}", Profile::read(name)?.about)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -54,7 +55,8 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     }
     if arguments.ci {
         let names = suite::CI.map(|(name, seconds)| (name, Some(seconds)));
-        return Ok(code(suite::many(&names, arguments, &binary, &is_interrupted)?));
+        let arguments = Arguments { load: arguments.load.min(suite::CI_LOAD), ..arguments.clone() };
+        return Ok(code(suite::many(&names, &arguments, &binary, &is_interrupted)?));
     }
     let Some(name) = &arguments.profile else {
         eprint!("{}", Arguments::command().render_help());

@@ -17,6 +17,9 @@ use crate::run::{self, Spec, Summary};
 pub const CI: [(&str, u32); 5] =
     [("lossy-5", 12), ("split-brain", 16), ("kill-half", 16), ("corrupt", 12), ("clock-steps", 16)];
 
+/// Records a second in the runs of tests.
+pub const CI_LOAD: u32 = 500;
+
 /// What became of a run.
 pub enum Ended {
     /// The run was made.

@@ -30,7 +30,12 @@ impl Recorder {
 
     /// Takes something down that is seen now.
     pub fn see(&self, seen: Seen) {
+        self.see_at(self.now_us(), seen);
+    }
+
+    /// Takes something down that was so from an earlier time on.
+    pub fn see_at(&self, at_us: u64, seen: Seen) {
         // The other end is gone only when the run ends early, and then nobody wants to know.
-        let _ = self.queue.send(Observation { at_us: self.now_us(), seen });
+        let _ = self.queue.send(Observation { at_us, seen });
     }
 }

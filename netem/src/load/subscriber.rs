@@ -27,6 +27,7 @@ pub fn run(shared: &Shared, number: usize, mode: Mode) {
         node: number % nodes,
         connections: 0,
         token: None,
+        begun_us: 0,
         is_snapshot: false,
     };
     while shared.is_running.load(Relaxed) {
@@ -50,6 +51,8 @@ struct Subscriber<'a> {
     /// Connections whose subscription was answered.
     connections: u32,
     token: Option<String>,
+    /// Time at which the connection was begun: the node may have answered long before this client reads it.
+    begun_us: u64,
     is_snapshot: bool,
 }
 
@@ -62,6 +65,7 @@ impl Subscriber<'_> {
         if let Some(token) = &self.token {
             path += &format!("&resume={token}");
         }
+        self.begun_us = self.shared.recorder.now_us();
         let mut socket = Socket::open(self.shared.plan.nodes[self.node].1, &path)?;
         self.shared.counts.connections.fetch_add(1, Relaxed);
         self.is_snapshot = true;
@@ -116,7 +120,7 @@ impl Subscriber<'_> {
             patterns: vec![format!("{ROOT}/**").into()],
             recovered,
         };
-        self.shared.recorder.see(Seen::Connected { subscriber: self.number, connection });
+        self.shared.recorder.see_at(self.begun_us, Seen::Connected { subscriber: self.number, connection });
     }
 
     fn take_token(&mut self, token: Option<String>) {

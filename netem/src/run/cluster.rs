@@ -31,7 +31,7 @@ const BOUNDED: [Kind; 2] = [Kind::Cpu, Kind::Memory];
 
 /// The machines, the links between them, and the faults that they will meet.
 pub struct Cluster {
-    // The order matters: nodes end before their disks and their world are removed.
+    // The order matters: disks are removed before their world.
     /// The machines of the run.
     pub machines: Vec<Machine>,
     /// The links and namespaces.
@@ -216,6 +216,14 @@ impl Cluster {
             options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
         words.extend(spec.arguments.store_options.split_whitespace().map(str::to_owned));
         words
+    }
+}
+
+impl Drop for Cluster {
+    /// Every node has a copy of all mounts that were there when it was started, and keeps the disks of the others in
+    /// use. So all nodes end before the first disk is removed.
+    fn drop(&mut self) {
+        self.machines.iter_mut().for_each(|machine| machine.node.kill());
     }
 }
 
