@@ -10,11 +10,13 @@ RUN cargo install cargo-auditable --locked --version 0.7.7
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadgen/Cargo.toml loadgen/
 COPY bench/Cargo.toml bench/
+COPY netem/Cargo.toml netem/
 COPY proto proto
-RUN for package in . loadgen bench; do \
+RUN for package in . loadgen bench netem; do \
         mkdir -p "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs" || exit 1; \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
+    && mkdir netem/planted && echo 'fn main() {}' >netem/planted/main.rs \
     && cargo auditable build --release --locked --package anode
 # The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
 # them for unchanged.

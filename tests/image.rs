@@ -11,7 +11,9 @@ use std::process::Command;
 fn the_images_empty_programs_are_all_that_the_manifests_name() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let image = tempfile::tempdir().expect("folder");
-    for manifest in ["Cargo.toml", "Cargo.lock", "build.rs", "loadgen/Cargo.toml", "bench/Cargo.toml"] {
+    for manifest in
+        ["Cargo.toml", "Cargo.lock", "build.rs", "loadgen/Cargo.toml", "bench/Cargo.toml", "netem/Cargo.toml"]
+    {
         let to = image.path().join(manifest);
         fs::create_dir_all(to.parent().expect("folder")).expect("made");
         fs::copy(root.join(manifest), to).expect("copied");

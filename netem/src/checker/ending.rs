@@ -20,8 +20,9 @@ pub(super) fn judge(evidence: &Evidence, ledger: &mut Ledger) {
     judge_all_complete(evidence, ledger);
 }
 
-/// Checks that a subscriber ended with the record that its node holds, or without a map of that node with one at least
-/// as new as the newest that must have been kept.
+/// Checks that a subscriber ended with the record that its node holds, or without a map of that node with the newest that
+/// must have been kept. It may hold a newer one that nobody owes: a node that was killed had delivered it to its own
+/// subscribers, and it was lost with the node.
 fn judge_newest(
     evidence: &Evidence,
     ledger: &mut Ledger,
@@ -36,10 +37,13 @@ fn judge_newest(
     let (is_right, expected) = match held {
         Some(Some(held)) => {
             let has_ended = |seen: Version| seen.deleted && evidence.may_be_gone(at_us, source, held);
-            (seen == Some(held) || seen.is_some_and(has_ended), Some(held))
+            (seen >= Some(held) || seen.is_some_and(has_ended), Some(held))
         }
         Some(None) => {
-            let is_gone = |seen: Version| seen.deleted || evidence.may_be_gone(at_us, source, seen);
+            let is_gone = |seen: Version| {
+                let is_owed = owed.is_some_and(|owed| owed >= seen);
+                seen.deleted || !is_owed || evidence.may_be_gone(at_us, source, seen)
+            };
             (seen.is_none_or(is_gone), None)
         }
         None => {

@@ -235,6 +235,29 @@ fn a_latest_subscriber_that_misses_the_end() {
 }
 
 #[test]
+fn a_subscriber_may_keep_what_was_lost_with_a_killed_node() {
+    let story = |is_killed: bool| {
+        let mut story = Story::new();
+        story.publish("s/1", 5, Some("1"), Level::Stored);
+        story.connect(1, 1, "a", Mode::Latest, None);
+        story.deliver(1, "s/1", data(5, "1"));
+        story.publish("s/1", 6, Some("2"), Level::Accepted);
+        story.publish("s/2", 7, Some("3"), Level::Accepted);
+        story.deliver(1, "s/1", data(6, "2"));
+        story.deliver(1, "s/2", data(7, "3"));
+        if is_killed {
+            story.see(Seen::NodeEnded { node: "a".into() });
+            story.see(Seen::NodeStarted { node: "a".into() });
+        }
+        story.connect(1, 2, "b", Mode::Latest, Some(true));
+        story.end("b", Place::Map, &[("s/1", data(5, "1"))]);
+        story
+    };
+    story(true).keeps();
+    assert!(story(false).judge().broken().contains(&"latest-ends-newest"), "nobody was killed");
+}
+
+#[test]
 fn stamps_that_fall() {
     let mut story = Story::new();
     story.publish("s/1", 5, Some("1"), Level::Accepted);

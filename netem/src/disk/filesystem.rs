@@ -19,7 +19,7 @@ use fuser::{
 use parking_lot::Mutex;
 
 use super::CONTROL_FILE;
-use super::disk::Disk;
+use super::backing::Disk;
 use super::faults::parse_orders;
 use super::tree::{CONTROL, ROOT};
 

@@ -4,7 +4,7 @@
 //! meets the faults that are switched on by [`FaultyDisk::order`], or by lines that are written to the file
 //! `.disk-faults` in its root. A power cut takes back what was not synced honestly.
 
-mod disk;
+mod backing;
 mod faults;
 mod filesystem;
 #[cfg(test)]
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use fuser::{BackgroundSession, Config, MountOption};
 use parking_lot::Mutex;
 
-use self::disk::Disk;
+use self::backing::Disk;
 use self::filesystem::FaultyFilesystem;
 
-pub use self::disk::DiskCounts;
+pub use self::backing::DiskCounts;
 pub use self::faults::{BadOrder, DiskFaults, DiskOrder, FsyncMode};
 
 /// Name of the file in the root through which faults are switched. No list shows it.
@@ -85,7 +85,7 @@ pub fn mount_refusal() -> Option<String> {
     let attempt = || -> io::Result<()> {
         let (real, at) = (tempfile::tempdir()?, tempfile::tempdir()?);
         let disk = FaultyDisk::mount(real.path(), at.path())?;
-        let is_mounted = disk::device(at.path())? != disk::device(real.path())?;
+        let is_mounted = backing::device(at.path())? != backing::device(real.path())?;
         drop(disk);
         match is_mounted {
             true => Ok(()),

@@ -1,6 +1,7 @@
 //! The disk behind the file system: its real directory, its faults, and what a power cut takes away.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -143,9 +144,9 @@ impl Disk {
     }
 
     fn track(&mut self, number: u64, path: &Path) -> io::Result<()> {
-        if !self.files.contains_key(&number) {
+        if let Entry::Vacant(place) = self.files.entry(number) {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
-            self.files.insert(number, UnsyncedFile::new(file)?);
+            place.insert(UnsyncedFile::new(file)?);
         }
         Ok(())
     }
