@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::rights::{RightsFile, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Http, Node, NodeConfig, eventually};
 
 fn post(node: &Node, path: &str) -> Http {
@@ -47,7 +48,7 @@ fn a_member_that_will_not_come_back_is_forgotten_by_all() {
         cluster[1].member_state(&id).is_none().then_some(())
     });
     // It does not come back by hearsay, and takes part again when it is started.
-    std::thread::sleep(Duration::from_secs(3));
+    throughout("time passes", Duration::from_secs(3), || true);
     assert_eq!((cluster[0].member_state(&id), cluster[1].member_state(&id)), (None, None));
     cluster[2].restart();
     cluster[0].wait_member(&id, "alive", Duration::from_secs(20));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::connect;
 use crate::harness::rights::{RightsFile, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, encode, eventually, wall_us};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -218,7 +219,7 @@ fn long_polling_waits_for_something_newer() {
     assert!(known.0.status == 304 && known.1 >= Duration::from_millis(300), "{known:?}");
     let waiting = wait(&cluster[1], "/v1/sources/a?wait_ms=60000", Some(&tag));
     let others = [(); 5].map(|()| wait(&cluster[1], "/v1/sources/new/b?wait_ms=60000", None));
-    thread::sleep(Duration::from_millis(500));
+    throughout("time passes", Duration::from_millis(500), || true);
     cluster[0].put("a/x", json!(0));
     assert!(!waiting.is_finished(), "another source has changed");
     cluster[0].put("a", json!(2));
@@ -251,11 +252,11 @@ fn the_end_of_a_value_is_waited_for_too() {
     assert_eq!(answer.json()["deleted"], true);
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
     let next = wait(&node, "/v1/sources/a?wait_ms=60000", Some(&etag(&answer)));
-    thread::sleep(Duration::from_millis(200));
+    throughout("time passes", Duration::from_millis(200), || true);
     is_outcome(&put(&node, "/v1/sources/a", &[JSON], "2"), "applied");
     assert_eq!(joined(next).0.json()["data"], 2);
     let deleted = wait(&node, "/v1/sources/a?wait_ms=60000", Some(&etag(&node.get("/v1/sources/a"))));
-    thread::sleep(Duration::from_millis(200));
+    throughout("time passes", Duration::from_millis(200), || true);
     delete(&node, "/v1/sources/a", &[]);
     joined(deleted).0.assert_problem(404, "not_found");
 }
@@ -267,7 +268,7 @@ fn those_who_wait_are_answered_when_the_node_stops() {
     node.put("a", json!(1));
     let tag = etag(&node.get("/v1/sources/a"));
     let waiting = wait(&node, "/v1/sources/a?wait_ms=60000", Some(&tag));
-    thread::sleep(Duration::from_millis(300));
+    throughout("time passes", Duration::from_millis(300), || true);
     assert_eq!(node.sigterm(), Some(0));
     let (answer, elapsed) = joined(waiting);
     assert_eq!(answer.status, 304, "{answer:?}");

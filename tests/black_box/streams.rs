@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::{connect, read_all};
 use crate::harness::rights::{RightsFile, bearer, token_entry};
+use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
 
 /// An event as a browser sees it.
@@ -406,7 +407,7 @@ fn idle_streams_are_cheap() {
     let before = node.rss_bytes();
     streams.extend((0..count).map(|_| open()));
     are_open(100 + count);
-    std::thread::sleep(Duration::from_secs(12));
+    throughout("time passes", Duration::from_secs(12), || true);
     let each = node.rss_bytes().saturating_sub(before) / count as u64;
     println!("{count} idle streams hold {each} bytes each");
     assert!(each <= 8 * 1024, "{each} bytes each");

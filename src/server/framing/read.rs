@@ -9,6 +9,10 @@ use crate::server::outbound::Outbound;
 
 /// The state that a connection keeps to read the frames that arrive on it.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all connections have the large one, and read it for every message"
+)]
 pub enum FrameReader {
     /// The state of a WebSocket whose handshake is done.
     WebSocket(WebSocket),
