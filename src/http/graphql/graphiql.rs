@@ -3,11 +3,11 @@
 //! It is a third of a megabyte, so only builds with the feature `graphiql` have it. `scripts/graphiql` makes the files of
 //! the packages of npm. They are compressed already, and sent so: every browser takes gzip.
 
-use axum::extract::Path;
 use axum::http::header::HeaderMap;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 
+use crate::auth::Resource;
 use crate::http::problem::Problem;
 use crate::http::web::accepts_html;
 
@@ -19,8 +19,8 @@ pub(in crate::http) fn wants_page(method: &Method, uri: &Uri, headers: &HeaderMa
 }
 
 /// A file of the page, by its name beneath `/graphql/`.
-pub(in crate::http) async fn page_file(Path(name): Path<String>) -> Result<Response, Problem> {
-    built::file(&name)
+pub(in crate::http) async fn page_file(uri: Uri) -> Result<Response, Problem> {
+    built::file(uri.path().strip_prefix(Resource::GraphqlPage.path()).unwrap_or_default())
 }
 
 /// The page itself.
