@@ -703,10 +703,8 @@ fn every_path_of_the_table_is_answered_and_no_other_is() {
         assert_ne!(answer.status, 403, "{resource:?}");
         let is_unknown = answer.status == 404 && answer.body.contains("there is nothing at");
         assert!(!is_unknown, "{resource:?}: {answer:?}");
-        let is_for_all = matches!(
-            resource,
-            Resource::Live | Resource::Ready | Resource::GraphqlPage | Resource::WebAsset
-        );
+        let is_for_all =
+            matches!(resource, Resource::Live | Resource::Ready | Resource::GraphqlPage | Resource::WebAsset);
         assert_eq!(resource.right() == Right::Public, is_for_all, "{resource:?}");
     }
     for path in ["/", "/v1", "/v1/", "/admin", "/healthz/", "/v1/publish/"] {

@@ -164,8 +164,9 @@ impl Pump {
     fn write(&self, to: usize, bytes: &[u8]) {
         let counters = self.counters();
         match (&self.shared.devices[to]).write(bytes) {
-            Ok(_) => count(&counters.delivered),
-            Err(_) => count(&counters.refused),
+            // The device takes a packet as a whole or not at all.
+            Ok(written) if written == bytes.len() => count(&counters.delivered),
+            Ok(_) | Err(_) => count(&counters.refused),
         }
     }
 }

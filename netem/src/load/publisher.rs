@@ -221,7 +221,7 @@ impl<'a> Publisher<'a> {
         if is_done { &counts.acked } else { &counts.failed }.fetch_add(1, Relaxed);
         if is_done && level == Level::Replicated {
             self.replicated += 1;
-            if self.replicated % READ_BACK == 0 {
+            if self.replicated.is_multiple_of(READ_BACK) {
                 // When the reader is behind, this record is not read back.
                 let _ = reads.try_send(source);
             }

@@ -143,7 +143,7 @@ fn weigh(cluster: &Cluster, recorder: &Recorder) {
 
 fn tell(at_s: u64, of_s: u64, load: &Load, injector: &Injector) {
     let is_terminal = std::io::stderr().is_terminal();
-    if !is_terminal && at_s % 10 != 0 {
+    if !is_terminal && !at_s.is_multiple_of(10) {
         return;
     }
     let counts = load.counts();
