@@ -216,7 +216,7 @@ fn connections_are_closed_with_the_codes_of_the_protocol() {
         closed(&mut client)
     };
     let init = json!({"type": "connection_init"});
-    assert_eq!(code_after(&[query.clone()], false), 4401);
+    assert_eq!(code_after(std::slice::from_ref(&query), false), 4401);
     assert_eq!(code_after(&[init.clone(), init.clone()], false), 4429);
     assert_eq!(code_after(&[init], true), 4429);
     assert_eq!(code_after(&[query.clone(), query], true), 4409);
@@ -226,7 +226,7 @@ fn connections_are_closed_with_the_codes_of_the_protocol() {
         json!({"type": "subscribe", "id": "1"}),
         json!({"id": 1, "type": "complete"}),
     ] {
-        assert_eq!(code_after(&[bad.clone()], true), 4400, "{bad}");
+        assert_eq!(code_after(std::slice::from_ref(&bad), true), 4400, "{bad}");
     }
     let mut client = open(&node);
     client.send_text("no json");
