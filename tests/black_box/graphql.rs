@@ -1,8 +1,8 @@
 //! GraphQL over HTTP: the schema, queries, mutations, rights and bounds. Subscriptions are in `graphql_ws`.
 
-use serde_json::{Value, json};
-
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::ws::{Handshake, shake_with};
