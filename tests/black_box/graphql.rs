@@ -286,15 +286,17 @@ fn publishes_are_answered_one_by_one() {
         assert!(results[at]["outcome"].is_null());
     }
     let kept = node.get("/v1/sources/m/1").body;
-    assert!(kept.contains(r#""data":{"b":1,"a":[true,null]}"#), "keys keep their order: {kept}");
+    // The variables of this test have their keys in the order of the alphabet.
+    assert!(kept.contains(r#""data":{"a":[true,null],"b":1}"#), "{kept}");
     assert_eq!(node.latest("m/3").expect("null is a value")["data"], Value::Null);
     // Literals in the query are data, too.
-    let literal = "mutation { publish(records: [{source: \"m/10\", data: {k: [1, 2.5, \"x\", null, true]}}]) { outcome level } }";
+    let literal = "mutation { publish(records: [{source: \"m/10\", data: {z: 1, k: [1, 2.5, \"x\", null, true]}}]) { outcome level } }";
     assert_eq!(
         data(&node, literal, Value::Null)["publish"],
         json!([{"outcome": "APPLIED", "level": "ACCEPTED"}])
     );
-    assert_eq!(node.latest("m/10").expect("there")["data"], json!({"k": [1, 2.5, "x", null, true]}));
+    let kept = node.get("/v1/sources/m/10").body;
+    assert!(kept.contains(r#""data":{"z":1,"k":[1,2.5,"x",null,true]}"#), "keys keep their order: {kept}");
     assert_eq!(error(&node, "mutation { publish(records: []) { ts } }", Value::Null).0, "bad_request");
 }
 

@@ -21,6 +21,7 @@ const PUBLISH_BYTES: usize = 1024;
 /// What can be changed.
 pub(super) struct MutationRoot;
 
+/// What can be changed.
 #[Object(name = "Mutation")]
 impl MutationRoot {
     /// Publishes records. There is a result for each, in their order; a record that is refused leaves the others

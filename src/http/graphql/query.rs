@@ -14,6 +14,7 @@ use crate::record::Source;
 /// What can be read.
 pub(super) struct QueryRoot;
 
+/// What can be read.
 #[Object(name = "Query")]
 impl QueryRoot {
     /// The latest record of a source; null if there is none, or it is deleted.

@@ -31,6 +31,7 @@ pub(super) struct EosEvent {
     resume: String,
 }
 
+/// What can be subscribed to.
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
     /// The latest record of every source that matches, the end of that snapshot, and from then on every record that is

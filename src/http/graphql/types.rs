@@ -12,10 +12,11 @@ use crate::protocol::AckLevel;
 use crate::protocol::answer::{Outcome, Published};
 use crate::protocol::refusal::Refusal;
 
-/// Whole numbers from 0 to 2^53 - 1. As a time: microseconds since the Unix epoch.
+/// A whole number as the schema has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Micros(pub(super) u64);
 
+/// Whole numbers from 0 to 2^53 - 1. As a time: microseconds since the Unix epoch.
 #[Scalar(name = "Micros")]
 impl ScalarType for Micros {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -35,6 +36,8 @@ impl ScalarType for Micros {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JsonText(pub(super) String);
 
+/// A JSON value. What is published through GraphQL is read as values: white space is not kept, and a number is an integer
+/// of 64 bits or else a double.
 #[Scalar(name = "JSON")]
 impl ScalarType for JsonText {
     fn parse(value: Value) -> InputValueResult<Self> {
