@@ -30,14 +30,13 @@ impl ScalarType for Micros {
     }
 }
 
-/// Any JSON value. In answers it has the very text that was published, with its spelling of numbers, its order of keys
-/// and its white space. In requests, white space is not kept, and a number is kept as an integer of 64 bits or else as a
-/// double: who needs another spelling publishes at /v1/publish or over the WebSocket at /publish.
+/// The text of a JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JsonText(pub(super) String);
 
-/// A JSON value. What is published through GraphQL is read as values: white space is not kept, and a number is an integer
-/// of 64 bits or else a double.
+/// Any JSON value. In answers it has the very text that was published, with its spelling of numbers, its order of keys
+/// and its white space. In requests, white space is not kept, and a number is kept as an integer of 64 bits or else as a
+/// double: who needs another spelling publishes at /v1/publish or over the WebSocket at /publish.
 #[Scalar(name = "JSON")]
 impl ScalarType for JsonText {
     fn parse(value: Value) -> InputValueResult<Self> {
