@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Seal what nodes send each other with a key of the cluster
     #[arg(long)]
     pub sealed: bool,
-    /// What plays the links
+    /// The program that plays the links between the nodes
     #[arg(long, value_enum, default_value_t = Links::Auto)]
     pub links: Links,
     /// Runs every profile

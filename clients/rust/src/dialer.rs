@@ -23,7 +23,7 @@ use crate::transport::Opener;
 /// After so many refused tokens in a row the client gives up.
 const REFUSED_TOKENS_MAX: u32 = 3;
 
-/// What all connections of a client share.
+/// The addresses and secrets with which a client opens its connections. All of them share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) roster: Arc<Roster>,

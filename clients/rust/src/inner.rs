@@ -16,7 +16,7 @@ pub(crate) fn closed() -> AnodeError {
     AnodeError::new("closed", "the client was closed")
 }
 
-/// What all clones of a client share.
+/// The state of a client, which all its clones share.
 pub(crate) struct ClientInner {
     pub(crate) shared: Shared,
     pub(crate) on_reset: Option<Callback>,

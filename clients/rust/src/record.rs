@@ -167,7 +167,7 @@ pub struct Ack {
     pub nodes: Option<u64>,
 }
 
-/// What a publish waits for.
+/// The level at which a publish is answered: how safe the record is by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The node has applied the record.
@@ -189,7 +189,7 @@ impl Level {
     }
 }
 
-/// Which records a subscription gets.
+/// The mode of a subscription: whether a reader that is slow gets every record or the newest of each source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// A reader that cannot keep up gets the newest of each source.

@@ -36,7 +36,7 @@ impl Publish {
         Publish { client, source, data, ack: None, ts: None, ttl_ms: None, timeout: None }
     }
 
-    /// What to wait for. Default: [`Level::Accepted`].
+    /// Sets the level at which the node answers. It is [`Level::Accepted`] if it is not set.
     pub fn ack(self, level: Level) -> Publish {
         Publish { ack: Some(level), ..self }
     }
@@ -151,7 +151,8 @@ impl Subscribe {
         self
     }
 
-    /// Which records to get. Default: [`Mode::Latest`].
+    /// Sets whether every record comes or, for a slow reader, the newest of each source. It is [`Mode::Latest`] if it is
+    /// not set.
     pub fn mode(mut self, mode: Mode) -> Subscribe {
         self.wanted.mode = mode;
         self

@@ -18,10 +18,10 @@ use crate::options::{READ_AHEAD_BYTES, READ_AHEAD_RECORDS};
 use crate::record::{Mode, Record};
 use crate::seen::Seen;
 
-/// What is called between two records.
+/// A function of the program that is called at a place between two records of a subscription.
 pub(crate) type Callback = Arc<dyn Fn() + Send + Sync>;
 
-/// What a subscription asks for.
+/// The patterns and settings with which a subscription was started.
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) sources: Vec<String>,

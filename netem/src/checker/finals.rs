@@ -15,7 +15,7 @@ struct Owed {
     by: u32,
 }
 
-/// What a place owes of one source.
+/// The versions of one source of which a node or a store must show one at the end of a run.
 #[derive(Clone, Copy, Debug, Default)]
 struct OwedOfSource {
     stored: Option<Owed>,

@@ -23,7 +23,7 @@ use command::run;
 use leftovers::RunDir;
 use network::Names;
 
-/// What plays the links.
+/// The program that plays the links between the nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Links {
     /// tc where the kernel has sch_netem and it can play the profile, else user-space
@@ -48,7 +48,7 @@ pub struct Wanted {
     pub nat: bool,
     /// Whether clients reach the nodes over the links.
     pub clients_over_links: bool,
-    /// What plays the links.
+    /// The program that plays the links between the nodes.
     pub links: Links,
     /// Why the links must be of this program, if they must.
     pub needs_own_links: Option<&'static str>,

@@ -32,7 +32,7 @@ const FEED_READ_BYTES: usize = 4 * 1024;
 /// is being sent comes to it.
 const FEED_BYTES: usize = 16 * 1024;
 
-/// What a subscription asks for.
+/// The records that a client has subscribed to over GraphQL, and how it wants to get them.
 pub(super) struct FeedAsked {
     pub(super) patterns: Vec<String>,
     pub(super) snapshot: bool,
