@@ -92,7 +92,7 @@ fn a_record_accepted_just_before_the_end_reaches_the_others() {
 
 /// Starts two nodes of which the first has more records to hand over than it can, because the second is
 /// stopped.
-fn with_a_drain_that_lasts() -> Cluster {
+fn with_a_drain() -> Cluster {
     let slow = |config: NodeConfig| NodeConfig { profile: "wan", ..config };
     let cluster = Cluster::configured(2, slow);
     cluster[1].signal("STOP");
@@ -106,6 +106,17 @@ fn with_a_drain_that_lasts() -> Cluster {
     cluster
 }
 
+/// As [`with_a_drain`], with a client that waits for `replicated`. How soon a node gives up a member that is
+/// silent depends on the round trips that it measured, and was seen to be after 1 s; but it owes the client an
+/// answer until the member is dead or 5 s have passed.
+fn with_a_drain_that_lasts() -> (Cluster, Client) {
+    let cluster = with_a_drain();
+    let mut waiting = Client::open(&cluster[0].http, "/publish?ack=replicated");
+    waiting.send_json(json!({"id": 1, "source": "d/waiting", "data": 1}));
+    eventually("the record is taken", PATIENCE, || cluster[0].latest("d/waiting").map(drop));
+    (cluster, waiting)
+}
+
 /// Returns the status of `/readyz`; 0 if nobody answers.
 fn readiness(node: &Node) -> u16 {
     Http::attempt(&node.http, "GET", "/readyz", &[], b"").map_or(0, |answer| answer.status)
@@ -113,7 +124,7 @@ fn readiness(node: &Node) -> u16 {
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut cluster = with_a_drain_that_lasts();
+    let (mut cluster, _waiting) = with_a_drain_that_lasts();
     cluster[0].signal("TERM");
     eventually("it drains", PATIENCE, || (readiness(&cluster[0]) == 503).then_some(()));
     // Two signals within a second are one: see below.
@@ -128,7 +139,7 @@ fn a_second_signal_exits_at_once() {
 /// already. The second of two signals at the same time ended the process before anything was stored.
 #[test]
 fn a_second_signal_within_a_second_is_the_same_one() {
-    let mut cluster = with_a_drain_that_lasts();
+    let (mut cluster, _waiting) = with_a_drain_that_lasts();
     cluster[0].signal("TERM");
     for signal in ["TERM", "INT", "TERM"] {
         throughout("it drains", Duration::from_millis(100), || cluster[0].process().is_running());
@@ -143,7 +154,7 @@ fn a_second_signal_within_a_second_is_the_same_one() {
 /// requests had not come whole: clients saw resets, which say nothing about what to do next.
 #[test]
 fn until_it_is_gone_a_stopping_node_answers_503_with_retry_after() {
-    let mut cluster = with_a_drain_that_lasts();
+    let mut cluster = with_a_drain();
     let http = cluster[0].http.clone();
     let mut early = crate::harness::http::connect(&http);
     let mut partial = crate::harness::http::connect(&http);
@@ -179,7 +190,7 @@ fn until_it_is_gone_a_stopping_node_answers_503_with_retry_after() {
 /// are open.
 #[test]
 fn while_draining_it_is_not_ready() {
-    let mut cluster = with_a_drain_that_lasts();
+    let (mut cluster, _waiting) = with_a_drain_that_lasts();
     let mut publisher = cluster[0].publisher();
     let start = Deadline::after(PATIENCE);
     cluster[0].signal("TERM");
