@@ -4,6 +4,7 @@
 //! is not in the table reaches no handler.
 
 use super::rights::Right;
+use crate::protocol::extension::ExtensionKind;
 
 /// Something that clients can ask for by a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub enum Resource {
     Drain,
     /// The request that the cluster forgets a member.
     Forget,
+    /// All definitions of a kind.
+    Extensions(ExtensionKind),
+    /// One definition of a kind, and what can be asked of it.
+    Extension(ExtensionKind),
     /// The description of all requests over HTTP.
     OpenApi,
     /// The description of the messages over WebSocket.
@@ -52,7 +57,7 @@ pub enum Resource {
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 20] = [
+    pub const ALL: [Resource; 28] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -64,6 +69,14 @@ impl Resource {
         Resource::Import,
         Resource::Drain,
         Resource::Forget,
+        Resource::Extensions(ExtensionKind::Pull),
+        Resource::Extension(ExtensionKind::Pull),
+        Resource::Extensions(ExtensionKind::Middleware),
+        Resource::Extension(ExtensionKind::Middleware),
+        Resource::Extensions(ExtensionKind::Archive),
+        Resource::Extension(ExtensionKind::Archive),
+        Resource::Extensions(ExtensionKind::Hook),
+        Resource::Extension(ExtensionKind::Hook),
         Resource::OpenApi,
         Resource::AsyncApi,
         Resource::Publish,
@@ -89,6 +102,14 @@ impl Resource {
             Resource::Import => "/v1/import",
             Resource::Drain => "/v1/admin/drain",
             Resource::Forget => "/v1/admin/forget/",
+            Resource::Extensions(ExtensionKind::Pull) => "/v1/pull",
+            Resource::Extension(ExtensionKind::Pull) => "/v1/pull/",
+            Resource::Extensions(ExtensionKind::Middleware) => "/v1/middleware",
+            Resource::Extension(ExtensionKind::Middleware) => "/v1/middleware/",
+            Resource::Extensions(ExtensionKind::Archive) => "/v1/archive",
+            Resource::Extension(ExtensionKind::Archive) => "/v1/archive/",
+            Resource::Extensions(ExtensionKind::Hook) => "/v1/hook",
+            Resource::Extension(ExtensionKind::Hook) => "/v1/hook/",
             Resource::OpenApi => "/v1/openapi.json",
             Resource::AsyncApi => "/v1/asyncapi.json",
             Resource::Publish => "/v1/publish",
@@ -117,7 +138,7 @@ impl Resource {
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Source => &["GET", "PUT", "DELETE"],
+            Resource::Source | Resource::Extension(_) => &["GET", "PUT", "DELETE"],
             Resource::Graphql => &["GET", "POST"],
             Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],
             _ => &["GET"],
@@ -132,6 +153,7 @@ impl Resource {
             Resource::GraphqlPage | Resource::WebPage | Resource::WebAsset => Right::Public,
             Resource::OpenApi | Resource::AsyncApi | Resource::Graphql => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
+            Resource::Extensions(_) | Resource::Extension(_) => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
             Resource::Stream | Resource::Export => Right::Subscribe,
             Resource::Publish | Resource::PublishSocket | Resource::Import => Right::Publish,
@@ -143,6 +165,7 @@ impl Resource {
     pub fn right_for(self, method: &str) -> Right {
         match (self, method) {
             (Resource::Source, "PUT" | "DELETE") => Right::Publish,
+            (Resource::Extensions(_) | Resource::Extension(_), "PUT" | "POST" | "DELETE") => Right::Admin,
             _ => self.right(),
         }
     }
@@ -191,6 +214,8 @@ mod tests {
         for method in ["PUT", "DELETE"] {
             assert_eq!(Resource::Source.right_for(method), Right::Publish);
             assert_eq!(Resource::Drain.right_for(method), Right::Admin);
+            assert_eq!(Resource::Extension(ExtensionKind::Pull).right_for(method), Right::Admin);
         }
+        assert_eq!(Resource::Extension(ExtensionKind::Hook).right_for("GET"), Right::Observe);
     }
 }

@@ -30,6 +30,7 @@ mod control;
 mod datagram;
 #[cfg(test)]
 mod echo_tests;
+mod extend_host;
 mod forgetting;
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -50,6 +51,7 @@ mod liveness;
 mod loader;
 mod log_limit;
 mod mailbox;
+mod map_walk;
 mod merge_queue;
 mod merging;
 mod node;

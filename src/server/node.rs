@@ -16,6 +16,7 @@ use super::address::{self, AddressError};
 use super::clients::Clients;
 use super::clock;
 use super::control::Control;
+use super::extend_host::ExtendHost;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
 use super::key_file::KeyFile;
@@ -38,6 +39,7 @@ use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
 use crate::config::cluster_key::KeyPhase;
 use crate::config::{Config, ConfigError, StoreKind};
+use crate::extend::Extend;
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
@@ -147,6 +149,7 @@ pub struct NodeHandle {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     control: Option<Http<Layer>>,
+    extend: Option<Extend>,
     /// Dropped to end the threads that wait on the other side of the channel.
     alive: Option<Sender<()>>,
 }
@@ -194,6 +197,8 @@ impl Node {
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let control = Http::start(Arc::new(Control(shared.clone())), http_options(&shared.config))?;
+        let changes = shared.ingest.downstream().system_changes.clone();
+        let extend = Extend::start(Arc::new(ExtendHost(shared.clone())), changes)?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
@@ -203,6 +208,7 @@ impl Node {
             shared: shared.clone(),
             threads: Vec::new(),
             control: Some(control),
+            extend: Some(extend),
             alive: Some(alive),
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
@@ -266,6 +272,8 @@ impl NodeHandle {
     /// Stops in order: publishes are refused, those under way are finished and stored, clients are closed,
     /// and the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
+        // What it publishes last is passed on with the records of clients.
+        self.extend = None;
         let shared = &self.shared;
         shared.advance(Phase::Draining);
         if !shared.lifecycle.wait_done(Phase::Draining, STOP_DRAIN_US_MAX) {
@@ -305,6 +313,7 @@ impl NodeHandle {
     /// at most `wait_ms` milliseconds each.
     fn end(&mut self, wait_ms: u64) {
         self.alive = None;
+        self.extend = None;
         drop(self.control.take());
         // A thread that waits for a name server, or still reads a large store, is left behind.
         for _ in 0..wait_ms {
@@ -425,7 +434,13 @@ fn share(
     store.observe_commits(Box::new(move |took_us| observed.acks.commits.record_us(took_us)));
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let (store_of_map, tombstones_us) = (store.clone(), config.tombstones_us);
-    let outlets = Outlets { mailboxes, watches: Watches::default(), store: store_of_map, tombstones_us };
+    let outlets = Outlets {
+        mailboxes,
+        watches: Watches::default(),
+        system_changes: Arc::default(),
+        store: store_of_map,
+        tombstones_us,
+    };
     let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
     let shared = Arc::new(Shared::new(config, who, auth, ingest, metrics, on_fatal));

@@ -1,7 +1,10 @@
 //! The places that applied records go to: the workers' mailboxes and the store.
 
+use std::sync::Arc;
+
 use super::mailbox::{self, Mailbox};
 use super::watches::Watches;
+use crate::extend::SystemChanges;
 use crate::ingest::{Change, Downstream};
 use crate::record::{Now, SharedRecord};
 use crate::store::{StoreHandle, StoreHealth};
@@ -12,6 +15,8 @@ pub struct Outlets {
     pub mailboxes: Vec<Mailbox>,
     /// The requests that wait for a change of one source.
     pub watches: Watches,
+    /// The way to tell the extensions that records of the system's names have changed.
+    pub system_changes: Arc<SystemChanges>,
     /// Store of the node.
     pub store: StoreHandle,
     /// How long deletions are kept, in microseconds.
@@ -21,6 +26,7 @@ pub struct Outlets {
 impl Downstream for Outlets {
     fn deliver(&self, change: Change) {
         self.watches.handle_change(&change);
+        self.system_changes.handle_change(change.record.source.as_str());
         mailbox::deliver(&self.mailboxes, change);
     }
 
