@@ -67,7 +67,9 @@ impl Rights {
     /// Returns the pattern by which to look for what `asked` matches and may be read, if one is narrower than that.
     pub fn narrowed(&self, asked: Pattern) -> Pattern {
         match self.subscribe.patterns() {
-            [own] if !self.admin && !self.observe && PatternSet::new(vec![asked.clone()]).includes(own) => own.clone(),
+            [own] if !self.admin && !self.observe && PatternSet::new(vec![asked.clone()]).includes(own) => {
+                own.clone()
+            }
             _ => asked,
         }
     }

@@ -91,7 +91,11 @@ mod tests {
         let refused = |body: &str, is_toml| {
             read_body(ExtensionKind::Pull, body.as_bytes(), is_toml).expect_err(body).to_string()
         };
-        assert!(refused("a = 1\nb = ", true).contains("line 2, column 5"), "{}", refused("a = 1\nb = ", true));
+        assert!(
+            refused("a = 1\nb = ", true).contains("line 2, column 5"),
+            "{}",
+            refused("a = 1\nb = ", true)
+        );
         assert!(refused("[1]", false).contains("one object"));
         assert!(refused("{", false).starts_with("bad_json"));
         let error = read_body(ExtensionKind::Pull, b"\xff", true).expect_err("no text");

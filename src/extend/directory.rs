@@ -78,7 +78,8 @@ pub fn list(kind: ExtensionKind, host: &dyn Host) -> Vec<ListedExtension> {
         let (_, name) = ExtensionKind::of_record(record.source.as_str())?;
         let task = format!("{}/{name}", kind.as_str());
         let able = candidates.iter().filter(|(_, ability)| !ability.cannot.contains_key(&task));
-        let runner = election::runner(&task, able.map(|(member, _)| member.as_str())).filter(|_| kinds::is_run_by_one(kind));
+        let runner = election::runner(&task, able.map(|(member, _)| member.as_str()))
+            .filter(|_| kinds::is_run_by_one(kind));
         let reasons = candidates.iter().filter_map(|(member, ability)| {
             ability.cannot.get(&task).map(|reason| (member.clone(), reason.clone()))
         });

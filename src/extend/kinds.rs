@@ -12,7 +12,9 @@ use crate::protocol::extension::ExtensionKind;
 pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
     let _ = body;
     match kind {
-        ExtensionKind::Pull | ExtensionKind::Middleware | ExtensionKind::Archive | ExtensionKind::Hook => Ok(()),
+        ExtensionKind::Pull | ExtensionKind::Middleware | ExtensionKind::Archive | ExtensionKind::Hook => {
+            Ok(())
+        }
     }
 }
 

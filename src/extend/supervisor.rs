@@ -28,6 +28,9 @@ const SETTLE_US: u64 = 1_000_000;
 /// Time after which a definition that panicked is run again, in microseconds.
 const AGAIN_US: u64 = 5_000_000;
 
+/// What runs the definitions of each kind.
+pub(super) type Runners = BTreeMap<ExtensionKind, Box<dyn Runner>>;
+
 /// The name of a definition among those of all kinds.
 type Key = (ExtensionKind, ExtensionName);
 
@@ -40,10 +43,16 @@ struct Running {
     failed_us: Option<u64>,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// The definitions of a node and what it does about them.
 pub struct Supervisor {
     host: Arc<dyn Host>,
-    runners: BTreeMap<ExtensionKind, Box<dyn Runner>>,
+    runners: Runners,
     directory: Directory,
     running: BTreeMap<Key, Running>,
     /// What the node has told that it can run, and the monotonic time from which on it has told so in this life.
@@ -56,9 +65,14 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor that runs nothing so far.
     pub fn new(host: Arc<dyn Host>) -> Supervisor {
+        Supervisor::with_runners(host, kinds::runners())
+    }
+
+    /// A supervisor of the kinds that these runners are for.
+    pub(super) fn with_runners(host: Arc<dyn Host>, runners: Runners) -> Supervisor {
         Supervisor {
             host,
-            runners: kinds::runners(),
+            runners,
             directory: Directory::default(),
             running: BTreeMap::new(),
             told: None,
@@ -90,7 +104,6 @@ impl Supervisor {
     /// Stops everything, and tells the last state of each.
     pub fn stop_all(&mut self) {
         for (_, one) in std::mem::take(&mut self.running) {
-            one.task.abort();
             one.state.tell_if_due(&*self.host);
         }
     }
@@ -135,10 +148,13 @@ impl Supervisor {
         }
         match ability.tell(&*self.host) {
             Ok(()) => {
-                let since_us = told.filter(|(told, _)| told.boot == boot).map_or(now_us, |(_, since_us)| *since_us);
+                let since_us =
+                    told.filter(|(told, _)| told.boot == boot).map_or(now_us, |(_, since_us)| *since_us);
                 self.told = Some((ability, since_us));
             }
-            Err(refusal) => tracing::debug!(%refusal, "the cluster cannot be told now what this node can run"),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "the cluster cannot be told now what this node can run")
+            }
         }
     }
 
@@ -159,7 +175,6 @@ impl Supervisor {
         };
         let over: Vec<(Key, Running)> = self.running.extract_if(.., is_over).collect();
         for ((kind, name), one) in over {
-            one.task.abort();
             let is_defined = self.directory.all().any(|other| other.kind == kind && other.name == name);
             match is_defined {
                 true => one.state.tell_if_due(&*self.host),

@@ -128,11 +128,7 @@ fn parsed(text: &[u8]) -> Value {
 }
 
 /// Publishes a record of the system's names, and waits until it is stored.
-pub(super) async fn tell(
-    app: &App,
-    source: String,
-    payload: DraftPayload<'_>,
-) -> Result<Published, Problem> {
+pub(super) async fn tell(app: &App, source: String, payload: DraftPayload<'_>) -> Result<Published, Problem> {
     let (answer, receiver) = Reply::channel();
     app.node.tell(Draft { source: Cow::Owned(source), ts: None, payload, ttl_ms: 0, ack: None }, answer);
     match reply(app, receiver).await? {

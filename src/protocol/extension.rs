@@ -25,7 +25,9 @@ pub enum ExtensionKind {
 
 /// A name that cannot be that of a definition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("name {name:?}: allowed are 1 to {EXTENSION_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -, and neither . nor ..")]
+#[error(
+    "name {name:?}: allowed are 1 to {EXTENSION_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -, and neither . nor .."
+)]
 pub struct ExtensionNameError {
     name: String,
 }

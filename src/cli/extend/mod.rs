@@ -46,9 +46,12 @@ impl Listed {
 
     /// The member that runs it, or why nobody does.
     pub fn runner_cell(&self) -> String {
-        let reason = || self.cannot.iter().next().map(|(member, why)| {
-            format!("none ({member}: {})", why.as_str().unwrap_or_default())
-        });
+        let reason = || {
+            self.cannot
+                .iter()
+                .next()
+                .map(|(member, why)| format!("none ({member}: {})", why.as_str().unwrap_or_default()))
+        };
         self.runner.clone().or_else(reason).unwrap_or_else(|| "-".into())
     }
 }
