@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::host::Host;
+use super::host::ExtendHost;
 use crate::cluster::members::State;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::extension::ABILITY_PREFIX;
@@ -44,7 +44,7 @@ impl Ability {
     }
 
     /// Tells this as the ability of the node.
-    pub fn tell(&self, host: &dyn Host) -> Result<(), Refusal> {
+    pub fn tell(&self, host: &dyn ExtendHost) -> Result<(), Refusal> {
         let text = serde_json::to_vec(self).unwrap_or_default();
         let draft = Draft {
             source: Cow::Owned(format!("{ABILITY_PREFIX}{}", host.name())),
@@ -58,7 +58,7 @@ impl Ability {
 }
 
 /// The boot number of the present life of this node, as other members see it.
-pub fn own_boot(host: &dyn Host) -> Option<u64> {
+pub fn own_boot(host: &dyn ExtendHost) -> Option<u64> {
     let members = host.members();
     let own = members.iter().find(|member| member.identity.name.as_str() == host.name());
     own.map(|member| member.identity.boot)
@@ -66,7 +66,7 @@ pub fn own_boot(host: &dyn Host) -> Option<u64> {
 
 /// The members that take part and have told what they can run in their present life. A suspect is no candidate: if it is
 /// dead, nobody waits for its end, and if it is not, two members run the same for a moment.
-pub fn candidates(host: &dyn Host) -> Abilities {
+pub fn candidates(host: &dyn ExtendHost) -> Abilities {
     let members = host.members();
     let alive = members.iter().filter(|member| member.state == State::Alive);
     let told = alive.filter_map(|member| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::ability::candidates;
 use super::definition::Definition;
 use super::election;
-use super::host::Host;
+use super::host::ExtendHost;
 use super::kinds;
 use crate::protocol::extension::{ExtensionKind, ExtensionName, ListedExtension};
 use crate::record::{Pattern, SharedRecord};
@@ -22,7 +22,7 @@ pub struct Directory {
 
 impl Directory {
     /// Looks for definitions that were put, changed or taken away. Returns whether there are any.
-    pub fn refresh(&mut self, host: &dyn Host) -> bool {
+    pub fn refresh(&mut self, host: &dyn ExtendHost) -> bool {
         let mut found = BTreeMap::new();
         for kind in ExtensionKind::ALL {
             for record in records(kind, host) {
@@ -56,7 +56,7 @@ impl Directory {
 }
 
 /// The records with the definitions of a kind.
-fn records(kind: ExtensionKind, host: &dyn Host) -> Vec<SharedRecord> {
+fn records(kind: ExtensionKind, host: &dyn ExtendHost) -> Vec<SharedRecord> {
     let Ok(pattern) = Pattern::parse(kind.pattern()) else { return Vec::new() };
     let mut records = host.list(&pattern);
     if records.len() > DEFINITIONS_MAX {
@@ -72,7 +72,7 @@ fn records(kind: ExtensionKind, host: &dyn Host) -> Vec<SharedRecord> {
 }
 
 /// What a node knows of all definitions of a kind.
-pub fn list(kind: ExtensionKind, host: &dyn Host) -> Vec<ListedExtension> {
+pub fn list(kind: ExtensionKind, host: &dyn ExtendHost) -> Vec<ListedExtension> {
     let candidates = candidates(host);
     let listed = records(kind, host).into_iter().filter_map(|record| {
         let (_, name) = ExtensionKind::of_record(record.source.as_str())?;

@@ -14,9 +14,9 @@ use crate::protocol::draft::Draft;
 use crate::protocol::refusal::Refusal;
 use crate::record::{Now, Pattern, RecordWalk, SharedRecord, Source};
 
-/// The node as its extensions see it. No method waits, except that [`Host::list`] takes as long as there are records to
+/// The node as its extensions see it. No method waits, except that [`ExtendHost::list`] takes as long as there are records to
 /// be found.
-pub trait Host: Send + Sync + 'static {
+pub trait ExtendHost: Send + Sync + 'static {
     /// The time on the node's clocks.
     fn now(&self) -> Now;
     /// The name of this node, which is its id among the members.

@@ -9,7 +9,7 @@
 //! has a runner.
 //!
 //! A kind is a folder here with a type that implements [`runner::Runner`], and a line of [`kinds`]. What it may ask of
-//! the node is [`host::Host`], which the server implements.
+//! the node is [`host::ExtendHost`], which the server implements.
 //!
 //! Rejected: leases in records, by which members would claim definitions. A claim that is won by the newest timestamp
 //! is no lock either, and costs writes for as long as nothing happens.
@@ -21,6 +21,7 @@ mod election;
 mod host;
 mod http_client;
 mod kinds;
+mod put;
 mod runner;
 mod state;
 mod supervisor;
@@ -28,7 +29,7 @@ mod supervisor;
 mod tests;
 mod thread;
 
-pub use definition::read_body;
 pub use directory::list;
-pub use host::{Host, SystemChanges};
+pub use host::{ExtendHost, SystemChanges};
+pub use put::read_body;
 pub use thread::Extend;

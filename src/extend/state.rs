@@ -12,7 +12,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value, json};
 
 use super::definition::Definition;
-use super::host::Host;
+use super::host::ExtendHost;
 use crate::protocol::draft::{Draft, DraftPayload};
 
 /// Least time between two records of one state, in microseconds.
@@ -36,7 +36,7 @@ struct Written {
 
 impl StateWriter {
     /// The state of a definition that begins to run at this node.
-    pub fn new(definition: &Definition, host: &dyn Host) -> StateWriter {
+    pub fn new(definition: &Definition, host: &dyn ExtendHost) -> StateWriter {
         let since = host.now().wall_us;
         let Value::Object(fields) = json!({"runner": host.name(), "since": since, "error": null}) else {
             return StateWriter::of(definition, Map::new());
@@ -73,7 +73,7 @@ impl StateWriter {
     }
 
     /// Tells the state if that is due.
-    pub fn tell_if_due(&self, host: &dyn Host) {
+    pub fn tell_if_due(&self, host: &dyn ExtendHost) {
         let now_us = host.now().mono_us;
         let mut written = self.0.borrow_mut();
         let is_early = written.told_us.is_some_and(|told_us| now_us < told_us + STATE_US_MIN);
@@ -95,7 +95,7 @@ impl StateWriter {
 }
 
 /// Tells that the definition has no state any longer.
-pub fn tell_end(source: &str, host: &dyn Host) {
+pub fn tell_end(source: &str, host: &dyn ExtendHost) {
     let draft = Draft {
         source: Cow::Borrowed(source),
         ts: None,

@@ -11,7 +11,7 @@ use super::ability::{Abilities, Ability, candidates, own_boot};
 use super::definition::Definition;
 use super::directory::Directory;
 use super::election;
-use super::host::{Host, SystemChanges};
+use super::host::{ExtendHost, SystemChanges};
 use super::kinds;
 use super::runner::{RunContext, Runner};
 use super::state::{self, StateWriter};
@@ -51,7 +51,7 @@ impl Drop for Running {
 
 /// The definitions of a node and what it does about them.
 pub struct Supervisor {
-    host: Arc<dyn Host>,
+    host: Arc<dyn ExtendHost>,
     runners: Runners,
     directory: Directory,
     running: BTreeMap<Key, Running>,
@@ -64,12 +64,12 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor that runs nothing so far.
-    pub fn new(host: Arc<dyn Host>) -> Supervisor {
+    pub fn new(host: Arc<dyn ExtendHost>) -> Supervisor {
         Supervisor::with_runners(host, kinds::runners())
     }
 
     /// A supervisor of the kinds that these runners are for.
-    pub(super) fn with_runners(host: Arc<dyn Host>, runners: Runners) -> Supervisor {
+    pub(super) fn with_runners(host: Arc<dyn ExtendHost>, runners: Runners) -> Supervisor {
         Supervisor {
             host,
             runners,

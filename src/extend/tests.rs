@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
 use super::definition::Definition;
-use super::host::{Host, SystemChanges};
+use super::host::{ExtendHost, SystemChanges};
 use super::runner::{Run, RunContext, Runner};
 use super::supervisor::Supervisor;
 use crate::cluster::members::{Identity, MemberInfo, State};
@@ -70,7 +70,7 @@ impl World {
     }
 }
 
-impl Host for FakeHost {
+impl ExtendHost for FakeHost {
     fn now(&self) -> Now {
         let us = self.start.elapsed().as_micros() as u64 + 1;
         Now { mono_us: us, wall_us: us }
@@ -163,7 +163,7 @@ impl Drop for Logged {
 }
 
 impl Runner for LoggingRunner {
-    fn cannot(&self, definition: &Definition, host: &dyn Host) -> Option<String> {
+    fn cannot(&self, definition: &Definition, host: &dyn ExtendHost) -> Option<String> {
         (definition.body["not"] == host.name()).then(|| "it says so".to_owned())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
-use super::host::{Host, SystemChanges};
+use super::host::{ExtendHost, SystemChanges};
 use super::supervisor::Supervisor;
 
 /// Number of threads for work that may take long.
@@ -26,7 +26,7 @@ pub struct Extend {
 
 impl Extend {
     /// Starts the thread, which learns from `changes` that there is something new.
-    pub fn start(host: Arc<dyn Host>, changes: Arc<SystemChanges>) -> io::Result<Extend> {
+    pub fn start(host: Arc<dyn ExtendHost>, changes: Arc<SystemChanges>) -> io::Result<Extend> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)

@@ -37,7 +37,7 @@ pub struct ExtensionNameError {
 pub struct ExtensionName(Box<str>);
 
 impl ExtensionKind {
-    /// All kinds.
+    /// All kinds, in the order in which definitions are listed.
     pub const ALL: [ExtensionKind; 4] =
         [ExtensionKind::Pull, ExtensionKind::Middleware, ExtensionKind::Archive, ExtensionKind::Hook];
 

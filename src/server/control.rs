@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
-use super::extend_host::ExtendHost;
+use super::extend_host::ExtendNode;
 use super::forgetting;
 use super::framing::message::Codec;
 use super::lifecycle::Phase;
@@ -135,7 +135,7 @@ impl NodeService for Control {
     }
 
     fn extensions(&self, kind: ExtensionKind) -> Vec<ListedExtension> {
-        extend::list(kind, &ExtendHost(self.0.clone()))
+        extend::list(kind, &ExtendNode(self.0.clone()))
     }
 
     fn read_extension(&self, kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<u8>, Refusal> {

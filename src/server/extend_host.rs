@@ -10,7 +10,7 @@ use super::session::{Endpoint, Session};
 use super::shared::Shared;
 use crate::auth::SessionEntry;
 use crate::cluster::members::MemberInfo;
-use crate::extend::Host;
+use crate::extend::ExtendHost;
 use crate::ingest::Accepted;
 use crate::latest::Listing;
 use crate::limits::SCAN_STEPS_PER_TURN;
@@ -24,9 +24,9 @@ use crate::server::framing::message::Codec;
 const LIST_MAX: usize = 100_000;
 
 /// The view that extensions have of a node.
-pub struct ExtendHost(pub Arc<Shared>);
+pub struct ExtendNode(pub Arc<Shared>);
 
-impl ExtendHost {
+impl ExtendNode {
     /// Wakes those who have something to do after a publish.
     fn wake(&self) {
         self.0.wake_wanted();
@@ -34,7 +34,7 @@ impl ExtendHost {
     }
 }
 
-impl Host for ExtendHost {
+impl ExtendHost for ExtendNode {
     fn now(&self) -> Now {
         clock::now()
     }

@@ -18,6 +18,7 @@ mod acceptor;
 mod account;
 mod acks;
 mod address;
+mod backend;
 mod batch;
 mod clients;
 pub mod clock;

@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
+use super::backend;
 use super::clients::Clients;
 use super::clock;
 use super::control::Control;
-use super::extend_host::ExtendHost;
+use super::extend_host::ExtendNode;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
 use super::key_file::KeyFile;
@@ -38,7 +39,7 @@ use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
 use crate::config::cluster_key::KeyPhase;
-use crate::config::{Config, ConfigError, StoreKind};
+use crate::config::{Config, ConfigError};
 use crate::extend::Extend;
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
@@ -46,7 +47,7 @@ use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
 use crate::record::NodeName;
 use crate::record::hash;
-use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
+use crate::store::{NodeIdentity, OpenError, StoreHandle};
 
 /// How long a stop waits until publishes under way are answered and passed on, in microseconds.
 const STOP_DRAIN_US_MAX: u64 = 3_000_000;
@@ -185,7 +186,7 @@ impl Node {
         let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
         let advertised = address::advertised(&config, gossip)?;
         warn_of_open_gossip(&config);
-        let (store, identity) = open_store(&config)?;
+        let (store, identity) = backend::open(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
         let busy_poll_us = config.busy_poll_us;
@@ -198,7 +199,7 @@ impl Node {
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let control = Http::start(Arc::new(Control(shared.clone())), http_options(&shared.config))?;
         let changes = shared.ingest.downstream().system_changes.clone();
-        let extend = Extend::start(Arc::new(ExtendHost(shared.clone())), changes)?;
+        let extend = Extend::start(Arc::new(ExtendNode(shared.clone())), changes)?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
@@ -352,13 +353,6 @@ struct Told {
     gossip: SocketAddr,
 }
 
-/// Least number of bytes that may wait in the store's journal. The number is a 64th of the memory for the
-/// map, between this bound and [`JOURNAL_BYTES_MAX`]. At 57,000 records a second a commit takes 47 ms with
-/// the least, and 3 ms with the largest.
-const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
-/// Largest number of bytes that may wait in the store's journal.
-const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
-
 fn http_options(config: &Config) -> HttpOptions {
     HttpOptions {
         body_bytes_max: config.max_frame_bytes,
@@ -385,21 +379,6 @@ fn bind_watchers(address: SocketAddr) -> Result<(Acceptor, SocketAddr), ServerEr
     let listener = listener.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((Acceptor::new(listener), bound))
-}
-
-fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError> {
-    let kind = match (config.store, &config.cassandra) {
-        (StoreKind::Memory, _) => BackendKind::Memory,
-        (StoreKind::Cassandra, Some(cassandra)) => BackendKind::Cassandra(Box::new(cassandra.clone())),
-        _ => BackendKind::Embedded,
-    };
-    let options = StoreOptions {
-        history: config.history.get(),
-        node_name: config.node_name.clone(),
-        journal_bytes: (config.max_memory_bytes / 64).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX),
-        ..StoreOptions::new(Arc::new(clock::now), clock::chance())
-    };
-    StoreHandle::open(kind, &config.data_dir, options)
 }
 
 /// Warns if others than this machine can reach a node that asks nobody who they are.

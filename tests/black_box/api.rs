@@ -191,11 +191,25 @@ fn openapi(node: &Node) -> Value {
 /// Requests that end the node, that do not end by themselves, or that other parts of the program answer.
 const APART: [&str; 6] = ["/v1/admin/drain", "/v1/stream", "/publish", "/subscribe", "/", "/graphql"];
 
+/// Puts the example of a definition of each kind.
+fn put_definitions(node: &Node, document: &Value) {
+    for kind in ["pull", "middleware", "archive", "hook"] {
+        let described = &document["paths"][format!("/v1/{kind}/{{name}}")]["put"]["requestBody"];
+        let example = &described["content"]["application/json"]["examples"]["definition"]["value"];
+        assert!(example.is_object(), "{kind} has no example");
+        let fields = [("Content-Type", "application/json")];
+        let target = format!("/v1/{kind}/example");
+        let answer = Http::request(&node.http, "PUT", &target, &fields, example.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
 #[test]
 fn every_example_of_the_openapi_document_is_executed() {
     let node = Node::start(NodeConfig::named("a").in_memory());
     let document = openapi(&node);
     node.put("sensors/7/temp", json!(21.5));
+    put_definitions(&node, &document);
     let mut executed = 0;
     for described in Described::all(&document) {
         if APART.contains(&described.path) {
@@ -209,6 +223,7 @@ fn every_example_of_the_openapi_document_is_executed() {
             assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
             // What was deleted is there again for the next request.
             node.put("sensors/7/temp", json!(21.5));
+            put_definitions(&node, &document);
             executed += 1;
             continue;
         };

@@ -18,7 +18,7 @@ pub const TOML: &str = "application/toml";
 
 /// A definition as a node lists it.
 #[derive(Debug, Deserialize)]
-pub struct Listed {
+pub struct ListedDefinition {
     /// Name of the definition.
     pub name: String,
     /// Timestamp of the definition, in microseconds since the Unix epoch.
@@ -34,7 +34,7 @@ pub struct Listed {
     pub state: Value,
 }
 
-impl Listed {
+impl ListedDefinition {
     /// A field of the state as a cell of a table; a dash if it has none.
     pub fn told(&self, field: &str) -> String {
         match self.state.get(field) {
@@ -85,7 +85,7 @@ pub fn list<const N: usize>(
     kind: ExtensionKind,
     is_json: bool,
     head: [&str; N],
-    cells: impl Fn(&Listed) -> [String; N],
+    cells: impl Fn(&ListedDefinition) -> [String; N],
 ) -> Result<(), CliError> {
     let body = fetch(nodes, &format!("/v1/{}", kind.as_str()))?.ok()?;
     if is_json {
@@ -95,7 +95,7 @@ pub fn list<const N: usize>(
         |error: serde_json::Error| CliError::Failed(format!("the node's answer cannot be read: {error}"));
     let mut answer: Value = serde_json::from_str(&body).map_err(unreadable)?;
     let all = answer.get_mut(kind.as_str()).map(Value::take).unwrap_or_default();
-    let all: Vec<Listed> = serde_json::from_value(all).map_err(unreadable)?;
+    let all: Vec<ListedDefinition> = serde_json::from_value(all).map_err(unreadable)?;
     let lines: Vec<[String; N]> =
         std::iter::once(head.map(String::from)).chain(all.iter().map(cells)).collect();
     Ok(std::io::stdout().write_all(format::table(&lines).as_bytes())?)
