@@ -170,6 +170,24 @@ impl Resource {
         }
     }
 
+    /// The right that a request needs that reads `path` with `query`, both as they stand in the request. Whether all that
+    /// it names may be read is decided afterwards.
+    pub fn right_to_read(self, path: &str, query: &str) -> Right {
+        let is_system = |text: &str| text.starts_with('$') || text.starts_with("%24");
+        let value = |parameter: &str| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            matches!(name, "source" | "pattern") && is_system(value)
+        };
+        let names_system = match self {
+            Resource::Source => path.strip_prefix(self.path()).is_some_and(is_system),
+            Resource::Sources | Resource::Stream | Resource::Export | Resource::SubscribeSocket => {
+                query.split('&').any(value)
+            }
+            _ => false,
+        };
+        if names_system { Right::ReadSystem } else { self.right() }
+    }
+
     /// Returns what a path, as it stands in the request, asks for; `None` if there is nothing.
     pub fn of(path: &str) -> Option<Resource> {
         let is_it = |resource: &Resource| match resource.has_beneath() {
@@ -205,6 +223,26 @@ mod tests {
         ] {
             assert_eq!(Resource::of(nothing), None, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn who_reads_the_systems_names_needs_less() {
+        let reads = |path: &str, query| Resource::of(path).expect(path).right_to_read(path, query);
+        for (path, query) in [
+            ("/v1/sources/$pull/a", ""),
+            ("/v1/sources/%24pull%2Fa", "x=1"),
+            ("/v1/sources", "limit=1&pattern=$pull/*"),
+            ("/v1/stream", "source=%24pull/**"),
+            ("/subscribe", "source=$pull/**"),
+        ] {
+            assert_eq!(reads(path, query), Right::ReadSystem, "{path} {query}");
+        }
+        for (path, query) in
+            [("/v1/sources/a/$b", ""), ("/v1/sources", "pattern=a/$b"), ("/v1/stream", "mode=$")]
+        {
+            assert_eq!(reads(path, query), Right::Subscribe, "{path} {query}");
+        }
+        assert_eq!(reads("/v1/members", "source=$a"), Right::Observe);
     }
 
     #[test]

@@ -15,9 +15,10 @@ pub enum Right {
     Known,
     /// To see how the node and its cluster are: metrics, members.
     Observe,
-    /// To read any source. Which ones is decided for each source or pattern; those who may observe may read the
-    /// system's.
+    /// To read any source. Which ones is decided for each source or pattern.
     Subscribe,
+    /// To read sources of the system's names, which those who may observe may do, too.
+    ReadSystem,
     /// To publish to any source. Which ones is decided for each record.
     Publish,
     /// To change how the node works.
@@ -46,8 +47,8 @@ impl Rights {
             || match right {
                 Right::Public | Right::Known => true,
                 Right::Observe => self.observe,
-                // Who may observe may read the system's names.
-                Right::Subscribe => !self.subscribe.is_empty() || self.observe,
+                Right::Subscribe => !self.subscribe.is_empty(),
+                Right::ReadSystem => !self.subscribe.is_empty() || self.observe,
                 Right::Publish => !self.publish.is_empty(),
                 Right::Admin => false,
             }
@@ -106,7 +107,8 @@ mod tests {
     #[test]
     fn who_observes_reads_the_systems_names() {
         let observer = Rights { observe: true, ..Rights::default() };
-        assert!(observer.may(Right::Subscribe) && observer.may_read("$pull/a") && !observer.may_read("a"));
+        assert!(!observer.may(Right::Subscribe) && observer.may(Right::ReadSystem));
+        assert!(observer.may_read("$pull/a") && !observer.may_read("a"));
         let reads = |text: &str| observer.may_read_all(&Pattern::parse(text).expect(text));
         assert!(reads("$pull/*") && reads("$pull/**") && !reads("**") && !reads("*/a"));
     }

@@ -107,6 +107,9 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<Admitted, Prob
         Some(Resource::Graphql) if wants_page(request.method(), request.uri(), request.headers()) => {
             Right::Public
         }
+        Some(resource) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            resource.right_to_read(request.uri().path(), request.uri().query().unwrap_or_default())
+        }
         Some(resource) => resource.right_for(request.method().as_str()),
         None => Right::Known,
     };

@@ -28,7 +28,7 @@ use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::FrameReply;
 
 /// Largest body by which a definition is put, in bytes.
-const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 
 /// Answers with all definitions of a kind.
 pub(super) async fn list(
