@@ -72,6 +72,18 @@ pub const DOORS: &[Door] = &[
         crate::config::fuzzing::cluster_key_seeds,
         DECODING,
     ),
+    door(
+        "archive",
+        crate::extend::archive::fuzzing::archive,
+        crate::extend::archive::fuzzing::archive_seeds,
+        MACHINE,
+    ),
+    door(
+        "delivery_definition",
+        crate::extend::archive::fuzzing::delivery_definition,
+        crate::extend::archive::fuzzing::delivery_definition_seeds,
+        DECODING,
+    ),
 ];
 
 const fn door(

@@ -8,10 +8,12 @@
 //! Rejected: a registry of boxed metrics that are looked up by name. All names are known at compile time, and
 //! a field cannot be misspelt.
 
+mod deliveries;
 mod exposition;
 mod kinds;
 mod operation;
 
+pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
 pub use self::operation::{AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes};
@@ -171,6 +173,10 @@ pub struct Metrics {
     pub queues: QueueBytes,
     /// Bounds that were configured.
     pub limits: LimitGauges,
+    /// What webhooks have sent.
+    pub hooks: HookCounters,
+    /// What archives have kept.
+    pub archives: ArchiveCounters,
 }
 
 /// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
@@ -273,6 +279,8 @@ impl Metrics {
         self.clients.write(&mut text);
         self.queues.write(&mut text);
         self.limits.write(&mut text);
+        self.hooks.write(&mut text);
+        self.archives.write(&mut text);
         self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));

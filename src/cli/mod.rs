@@ -142,6 +142,10 @@ enum Command {
     Import(import::Arguments),
     /// Let the cluster fetch from other places and publish what it finds
     Pull(extend::pull::Arguments),
+    /// Keep copies of records outside the cluster, at intervals: put, list, verify, restore, rm
+    Archive(extend::archive::Arguments),
+    /// Send records to addresses outside the cluster as they come: put, list, rm
+    Hook(extend::hook::Arguments),
     /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
@@ -223,6 +227,8 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         Command::Export(arguments) => export::run(&arguments, given),
         Command::Import(arguments) => import::run(&arguments, given),
         Command::Pull(arguments) => extend::pull::run(&arguments, given),
+        Command::Archive(arguments) => extend::archive::run(&arguments, given),
+        Command::Hook(arguments) => extend::hook::run(&arguments, given),
         Command::Health(arguments) => health::run(&arguments, given),
         Command::Members(arguments) => members::run(&arguments, given),
         Command::Top(arguments) => top::run(&arguments, given),

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::archive::{ArchiveDefinition, ArchiveRunner};
 use super::definition::BadField;
+use super::hooks::{HookDefinition, HookRunner};
 use super::runner::Runner;
 use crate::protocol::extension::ExtensionKind;
 
 /// Checks a definition, and names the field that is wrong.
 pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
-    let _ = body;
     match kind {
-        ExtensionKind::Pull | ExtensionKind::Middleware | ExtensionKind::Archive | ExtensionKind::Hook => {
-            Ok(())
-        }
+        ExtensionKind::Archive => ArchiveDefinition::read(body).map(|_| ()),
+        ExtensionKind::Hook => HookDefinition::read(body).map(|_| ()),
+        ExtensionKind::Pull | ExtensionKind::Middleware => Ok(()),
     }
 }
 
@@ -25,5 +26,8 @@ pub fn is_run_by_one(kind: ExtensionKind) -> bool {
 
 /// What runs the definitions of the kinds that are run by one member.
 pub fn runners() -> BTreeMap<ExtensionKind, Box<dyn Runner>> {
-    BTreeMap::new()
+    let mut runners = BTreeMap::<ExtensionKind, Box<dyn Runner>>::new();
+    runners.insert(ExtensionKind::Archive, Box::new(ArchiveRunner));
+    runners.insert(ExtensionKind::Hook, Box::new(HookRunner));
+    runners
 }

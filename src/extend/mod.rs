@@ -15,20 +15,30 @@
 //! is no lock either, and costs writes for as long as nothing happens.
 
 mod ability;
+#[cfg(not(any(test, fuzzing)))]
+mod archive;
+#[cfg(any(test, fuzzing))]
+pub mod archive;
 mod definition;
 mod directory;
 mod election;
+mod fields;
+mod hooks;
 mod host;
 mod http_client;
 mod kinds;
+mod outgoing;
 mod put;
 mod runner;
+mod secret;
 mod state;
+mod subscription;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 mod thread;
 
+pub use archive::{begin_job, listed_archives};
 pub use directory::list;
 pub use host::{ExtendHost, SystemChanges};
 pub use put::read_body;

@@ -20,7 +20,7 @@ use crate::protocol::json::write_export_line;
 use crate::record::RecordWalk;
 
 /// The media type of lines of JSON.
-const LINES_TYPE: &str = "application/x-ndjson";
+pub(super) const LINES_TYPE: &str = "application/x-ndjson";
 /// Memory of the records of a part, in bytes, unless one record alone has more.
 const PART_BYTES: usize = 64 * 1024;
 /// Memory that an export needs besides that of its largest record, in bytes: the records of a part, their lines, and the

@@ -26,7 +26,10 @@ use crate::protocol::extension::{ExtensionKind, ExtensionName, ListedExtension};
 use crate::protocol::query::decode_path;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::FrameReply;
+use crate::record::Pattern;
 
+/// Memory of the records that are looked at together when a definition is taken away, in bytes.
+const END_BYTES: usize = 64 * 1024;
 /// Largest body by which a definition is put, in bytes.
 const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 
@@ -95,9 +98,41 @@ pub(super) async fn delete(
     if is_visible(&kind.state_name(&name)) {
         tell(&app, kind.state_name(&name), DraftPayload::Deleted).await?;
     }
+    end_the_rest(kind, &name, &app).await?;
     tracing::info!(kind = kind.as_str(), %name, "an admin takes a definition away");
     let answer = json!({"name": name.as_str(), "ts": published.ts});
     leased_json(&app, answer.to_string().into_bytes())
+}
+
+/// Ends whatever else was told of a definition: how far a webhook came, or which archives there are. Archives themselves
+/// stay, and are found again by a definition of the same place.
+async fn end_the_rest(kind: ExtensionKind, name: &ExtensionName, app: &App) -> Result<(), Problem> {
+    let pattern = Pattern::parse(&format!("{}/**", kind.record_name(name)));
+    let pattern = pattern.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+    let mut walk = app.node.walk(pattern, None);
+    loop {
+        let wall_us = app.node.now().wall_us;
+        let part = apart(move || {
+            let records = walk.next_part(END_BYTES);
+            (walk, records)
+        });
+        let records;
+        (walk, records) = part.await?;
+        let mut receivers = Vec::new();
+        for record in records.iter().filter(|record| record.is_visible(wall_us)) {
+            let (answer, receiver) = Reply::channel();
+            let source = Cow::Borrowed(record.source.as_str());
+            let payload = DraftPayload::Deleted;
+            app.node.tell(Draft { source, ts: None, payload, ttl_ms: 0, ack: None }, answer);
+            receivers.push(receiver);
+        }
+        for receiver in receivers {
+            reply(app, receiver).await?;
+        }
+        if walk.is_over() {
+            return Ok(());
+        }
+    }
 }
 
 async fn listed(kind: ExtensionKind, app: &App) -> Result<Vec<ListedExtension>, Problem> {

@@ -25,6 +25,7 @@
 mod admin;
 mod api;
 mod app;
+mod archives;
 mod authority;
 mod body;
 mod buffers;
@@ -62,7 +63,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use axum::body::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::{Access, Door, PublishRights};
 use crate::cluster::members::MemberInfo;
@@ -71,7 +73,7 @@ use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
 use crate::protocol::etag::Precondition;
-use crate::protocol::extension::{ExtensionKind, ListedExtension};
+use crate::protocol::extension::{ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, RecordWalk, SharedRecord};
@@ -105,6 +107,9 @@ pub trait PageSearch: Send {
     /// Returns the records that were found, in the order of their names.
     fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
 }
+
+/// The lines of JSON by which long work tells how far it is. The work ends when they are dropped.
+pub type JobLines = mpsc::Receiver<Bytes>;
 
 /// Why a member is not forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +188,17 @@ pub trait NodeService: Send + Sync + 'static {
     /// what is wrong with the body.
     fn read_extension(&self, kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<u8>, Refusal> {
         let _ = (kind, body, is_toml);
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// The archives of a definition, the newest first: the text of a JSON object. Called on a thread for blocking work.
+    fn archives(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
+        let _ = name;
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Begins to verify or to restore archives. Returns lines of JSON that tell how far that is; the last one has `done`
+    /// or `error`. The work ends when they are dropped. Called inside of the runtime of the control plane.
+    fn archive_job(&self, name: &ExtensionName, asked: ArchiveAsked) -> Result<JobLines, Refusal> {
+        let _ = (name, asked);
         Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
     }
     /// Publishes a record of the system's names, for an admin, and sends the reply once it is stored.

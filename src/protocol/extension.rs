@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::record::Pattern;
+
 /// Longest name of a definition, in bytes.
 pub const EXTENSION_NAME_BYTES_MAX: usize = 63;
 /// First part of the names of the records by which nodes tell what they cannot run.
@@ -119,10 +121,30 @@ pub struct ListedExtension {
     pub state: Option<Vec<u8>>,
 }
 
+/// What can be asked of the archives of a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveAsked {
+    /// To read archives back and check them.
+    Verify {
+        /// Id of the archive; all without it.
+        id: Option<String>,
+    },
+    /// To publish the records of an archive.
+    Restore {
+        /// Id of the archive; the newest one without it, or the one of the moment.
+        id: Option<String>,
+        /// Pattern of the sources; all without it.
+        pattern: Option<Pattern>,
+        /// The moment, in microseconds since the Unix epoch: no record with a later timestamp is restored.
+        at: Option<u64>,
+        /// Whether the records are published as if they came now.
+        as_new: bool,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Pattern;
 
     #[test]
     fn names_of_records_lead_back_to_definitions() {

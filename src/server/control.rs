@@ -18,7 +18,7 @@ use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights, SessionEntry};
 use crate::cluster::members::MemberInfo;
 use crate::extend;
-use crate::http::{ForgetError, NodeService, Nudge, PageRequest, PageSearch, Reply, SourceWatch};
+use crate::http::{ForgetError, JobLines, NodeService, Nudge, PageRequest, PageSearch, Reply, SourceWatch};
 use crate::ingest::Accepted;
 use crate::latest::Listing;
 use crate::limits::SCAN_STEPS_PER_TURN;
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, Item, Items, PublishFrame};
 use crate::protocol::etag::Precondition;
-use crate::protocol::extension::{ExtensionKind, ListedExtension};
+use crate::protocol::extension::{ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, Record, RecordWalk, SharedRecord};
 use crate::store::StoreHealth;
@@ -140,6 +140,14 @@ impl NodeService for Control {
 
     fn read_extension(&self, kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<u8>, Refusal> {
         extend::read_body(kind, body, is_toml)
+    }
+
+    fn archives(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
+        extend::listed_archives(&ExtendNode(self.0.clone()), name)
+    }
+
+    fn archive_job(&self, name: &ExtensionName, asked: ArchiveAsked) -> Result<JobLines, Refusal> {
+        extend::begin_job(Arc::new(ExtendNode(self.0.clone())), name, asked)
     }
 
     fn tell(&self, draft: Draft<'_>, reply: Reply) {

@@ -5,6 +5,7 @@
 //! an event and has a deadline. What still runs at the end of a test is killed.
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
+pub mod bucket;
 pub mod clock;
 pub mod command;
 pub mod fabric;
@@ -13,6 +14,7 @@ pub mod http;
 pub mod node;
 pub mod ports;
 pub mod raw;
+pub mod receiver;
 pub mod rights;
 pub mod tls;
 pub mod wait;

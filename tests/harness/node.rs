@@ -41,6 +41,8 @@ pub struct NodeConfig {
     pub flags: Vec<String>,
     /// The wall clock of the node, if it is not the machine's.
     pub clock: Option<ShiftedClock>,
+    /// Further variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
@@ -61,6 +63,7 @@ impl NodeConfig {
             data_dir: None,
             flags: Vec::new(),
             clock: None,
+            env: Vec::new(),
         }
     }
 
@@ -82,6 +85,12 @@ impl NodeConfig {
     /// Changes the configuration to `--store memory`.
     pub fn in_memory(mut self) -> NodeConfig {
         self.store = "memory";
+        self
+    }
+
+    /// Adds a variable to the environment of the node.
+    pub fn with_env(mut self, name: &str, value: &str) -> NodeConfig {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -107,6 +116,7 @@ impl NodeConfig {
             command.args(["--join", &self.join.join(",")]);
         }
         command.args(&self.flags);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(clock) = &self.clock {
             clock.give_to(&mut command);
         }

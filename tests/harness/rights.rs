@@ -66,7 +66,12 @@ pub fn token_entry(name: &str, secret: &str, rights: &str) -> String {
 
 /// Returns the SHA-256 of a text in hexadecimal.
 pub fn sha256_hex(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_of(text.as_bytes())
+}
+
+/// Returns the SHA-256 of bytes in hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns base64url without padding.

@@ -1,6 +1,8 @@
 //! The commands for what users add to a cluster: `anode pull`, and those of the other kinds. Each kind has a file; what
 //! they have in common is here.
 
+pub mod archive;
+pub mod hook;
 pub mod pull;
 
 use std::io::Write;

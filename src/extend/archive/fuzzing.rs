@@ -1,0 +1,80 @@
+//! Checks of what is read from stores and definitions: manifests, frames, the answers of S3, and definitions of archives
+//! and webhooks.
+
+use serde_json::Value;
+
+use super::definition::ArchiveDefinition;
+use super::frame::ReadFrame;
+use super::manifest::{Manifest, frame_name};
+use super::s3::{read_s3_error, read_s3_page, sha256_hex};
+use crate::extend::hooks::HookDefinition;
+use crate::fuzzing::{Pieces, join};
+
+/// Has bytes read as a manifest, as a frame that the manifest names, and as a page of S3.
+pub fn archive(input: &[u8]) {
+    let mut pieces = Pieces(input);
+    let text = pieces.next().unwrap_or_default();
+    if let Ok(manifest) = Manifest::decode("x", text) {
+        let (again, _) = manifest.encode().expect("what was read can be written");
+        assert_eq!(Manifest::decode("x", &again), Ok(manifest.clone()), "it comes back as it was");
+        let stored = pieces.next().unwrap_or_default();
+        for entry in manifest.frames.iter().take(2) {
+            // The hash is right, so that the rest is looked at.
+            let mut entry = entry.clone();
+            (entry.sha256, entry.stored_bytes) = (sha256_hex(stored), stored.len() as u64);
+            // More than a little would be allocated for a promise alone.
+            entry.bytes = entry.bytes.min(64 * 1024);
+            if let Ok(frame) = ReadFrame::open("x", &entry, stored) {
+                let _ = frame.each("x", |record| assert!(record.draft.ts == Some(record.ts)));
+            }
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(text) {
+        let _ = (read_s3_page(text), read_s3_error(text));
+    }
+}
+
+/// Manifests with their frames, and pages, as they occur.
+pub fn archive_seeds() -> Vec<Vec<u8>> {
+    let mut manifest = Manifest::new("nightly", "n", 1_763_800_000_000_000, "a/**");
+    let lines = b"{\"source\":\"a\",\"ts\":1,\"data\":1}\n{\"source\":\"b\",\"ts\":2,\"deleted\":true}\n";
+    let stored = zstd::bulk::compress(lines, 3).expect("compressed");
+    manifest.push(super::manifest::FrameOf {
+        name: frame_name(0),
+        sha256: sha256_hex(&stored),
+        stored_bytes: stored.len() as u64,
+        bytes: lines.len() as u64,
+        records: 2,
+        deletions: 1,
+        sources: ("a".into(), "b".into()),
+        ts: (1, 2),
+    });
+    let (text, _) = manifest.encode().expect("a manifest");
+    let page: &[u8] =
+        b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a%2Fb</Key><Size>1</Size>\
+        </Contents></ListBucketResult>";
+    vec![join([text.as_slice(), stored.as_slice()]), join([page])]
+}
+
+/// Has bytes read as the definitions of an archive and of a webhook.
+pub fn delivery_definition(input: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(input) else { return };
+    if let Err(bad) = ArchiveDefinition::read(&value) {
+        assert!(!bad.field.is_empty() && !bad.allowed.is_empty(), "{bad}");
+    }
+    match HookDefinition::read(&value) {
+        Ok(hook) => assert!(hook.batch_records > 0 && !hook.on.is_empty()),
+        Err(bad) => assert!(!bad.field.is_empty() && !bad.allowed.is_empty(), "{bad}"),
+    }
+}
+
+/// Definitions as they occur.
+pub fn delivery_definition_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"{"kind":"s3","bucket":"b-1","endpoint":"http://h:9","prefix":"p/q","every":"24h","keep":7,"pattern":"a/**"}"#,
+        r#"{"kind":"ipfs","api":"http://127.0.0.1:5001","authorization":"env:A","full_every":3}"#,
+        r#"{"on":["a/*"],"url":"https://h/x?y=1","secret":"env:S","headers":{"x-a":"b"},"batch_records":5,"linger":"1s"}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}

@@ -1,0 +1,265 @@
+//! Archives on S3: what is written, how it is listed and verified, and what a restore brings back.
+//!
+//! These tests use a bucket of their own, in memory. `scripts/archives-test` runs the same against moto's server for S3
+//! and against Kubo.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::bucket::Bucket;
+use crate::harness::command::{Output, binary, run};
+use crate::harness::{Http, Node, NodeConfig, eventually};
+
+pub const LONG: Duration = Duration::from_secs(40);
+
+/// A node that can write to the bucket.
+pub fn config(name: &str) -> NodeConfig {
+    NodeConfig::named(name).with_env("AWS_ACCESS_KEY_ID", "id").with_env("AWS_SECRET_ACCESS_KEY", "secret")
+}
+
+/// A definition for this bucket in TOML, with further lines.
+pub fn definition(bucket: &Bucket, further: &str) -> String {
+    format!(
+        "kind = \"s3\"\nendpoint = \"{}\"\nbucket = \"archives\"\nprefix = \"p\"\n{further}\n",
+        bucket.endpoint()
+    )
+}
+
+/// Puts a definition in TOML.
+pub fn put_archive(node: &Node, name: &str, text: &str) {
+    let headers = [("Content-Type", "application/toml")];
+    let answer = Http::request(&node.http, "PUT", &format!("/v1/archive/{name}"), &headers, text.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// The archives that a node lists, the newest first.
+pub fn listed(node: &Node, name: &str) -> Vec<Value> {
+    let answer = node.get(&format!("/v1/archive/{name}/archives"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()["archives"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until there are at least so many archives, and returns them, the newest first.
+pub fn wait_listed(node: &Node, name: &str, count: usize) -> Vec<Value> {
+    eventually("archives", LONG, || Some(listed(node, name)).filter(|all| all.len() >= count))
+}
+
+/// Runs `anode archive` at a node.
+pub fn archive(node: &Node, args: &[&str]) -> Output {
+    let url = format!("http://{}", node.http);
+    run(binary().args(["--url", &url, "archive"]).args(args), "")
+}
+
+/// Runs `anode archive` with `--json`, and returns what it prints.
+pub fn archive_json(node: &Node, args: &[&str]) -> Value {
+    let url = format!("http://{}", node.http);
+    let output = run(binary().args(["--url", &url, "--json", "archive"]).args(args), "");
+    assert_eq!(output.code, Some(0), "{args:?}: {}{}", output.stdout, output.stderr);
+    crate::harness::json(&output.stdout)
+}
+
+fn id(archive: &Value) -> String {
+    archive["id"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The data of all records that match, by source.
+pub fn table(node: &Node, pattern: &str) -> BTreeMap<String, Value> {
+    let pairs = node.all_records(pattern).into_iter().map(|record| {
+        let data = if record["data"].is_null() { record["data_b64"].clone() } else { record["data"].clone() };
+        (record["source"].as_str().unwrap_or_default().to_owned(), data)
+    });
+    pairs.collect()
+}
+
+/// Takes the archives of a definition through all that can be done with them. `text` is the definition in TOML, for which
+/// `every = "1s"` and a pattern are added.
+pub fn whole_life(start: impl Fn(&str) -> NodeConfig, text: &str) {
+    let node = Node::start(start("a"));
+    for n in 0..200 {
+        node.put(&format!("s/{n}"), json!({"n": n}));
+    }
+    node.put("other", json!(1));
+    let frame = json!([{"source": "s/bytes", "data_b64": "AP8="}, {"source": "s/0", "deleted": true}]);
+    let headers = [("Content-Type", "application/json")];
+    Http::request(&node.http, "POST", "/v1/publish", &headers, frame.to_string().as_bytes());
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("{text}\nevery = \"1s\"\npattern = \"s/**\"\n")).expect("written");
+    let put = archive(&node, &["put", "n", &file.path().display().to_string()]);
+    assert_eq!(put.code, Some(0), "{}", put.stderr);
+    let first = wait_listed(&node, "n", 1).remove(0);
+    assert_eq!(
+        (&first["parent"], &first["records"], &first["deletions"]),
+        (&Value::Null, &json!(201), &json!(1))
+    );
+    // Nothing has changed, so nothing is written.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(listed(&node, "n").len(), 1);
+    let before = table(&node, "s/**");
+    let moment = crate::harness::wall_us();
+    node.put("s/1", json!("changed"));
+    Http::request(&node.http, "DELETE", "/v1/sources/s/2", &[], b"");
+    let all = wait_listed(&node, "n", 2);
+    assert_eq!(all[0]["parent"], first["id"]);
+    let changes: u64 = all[..all.len() - 1].iter().map(|one| one["records"].as_u64().unwrap_or(0)).sum();
+    assert!((2..=4).contains(&changes), "only what has changed: {all:?}");
+    let newest = eventually("both changes are archived", LONG, || {
+        let all = listed(&node, "n");
+        let deletions: u64 = all.iter().map(|one| one["deletions"].as_u64().unwrap_or(0)).sum();
+        (deletions >= 2).then(|| id(&all[0]))
+    });
+    let verified = archive_json(&node, &["verify"]);
+    assert!(verified["records"].as_u64() >= Some(203), "{verified}");
+    let after = table(&node, "s/**");
+    // The same archives are found by a cluster that knows nothing.
+    let fresh = Node::start(start("b"));
+    put_archive(&fresh, "n", &format!("{text}\nevery = \"1h\"\npattern = \"s/**\"\n"));
+    wait_listed(&fresh, "n", 2);
+    let restored = archive_json(&fresh, &["restore", &newest]);
+    assert_eq!((&restored["refused"], &restored["stored"]), (&json!(0), &json!(true)), "{restored}");
+    assert_eq!(table(&fresh, "s/**"), after);
+    assert_eq!(fresh.latest("s/1").expect("restored")["ts"], node.latest("s/1").expect("there")["ts"]);
+    let again = archive_json(&fresh, &["restore", &newest]);
+    assert_eq!(
+        (&again["applied"], &again["stale"]),
+        (&json!(0), &json!(0)),
+        "again changes nothing: {again}"
+    );
+    // What is newer stays, and what is restored as new wins.
+    fresh.put("s/1", json!("newer"));
+    fresh.put("s/5", json!("newer"));
+    archive_json(&fresh, &["restore", "n"]);
+    assert_eq!(fresh.latest("s/1").expect("there")["data"], json!("newer"));
+    let at = moment.to_string();
+    let back = archive_json(&fresh, &["restore", "n", "--at", &at, "--as-new"]);
+    assert_eq!(table(&fresh, "s/**"), before, "as it was at that moment: {back}");
+    // A third one takes only what it asks for, up to a moment.
+    let third = Node::start(start("c"));
+    put_archive(&third, "n", &format!("{text}\nevery = \"1h\"\npattern = \"s/**\"\n"));
+    wait_listed(&third, "n", 2);
+    archive_json(&third, &["restore", &newest, "--pattern", "s/1", "--at", &at]);
+    assert_eq!(table(&third, "**"), BTreeMap::from([("s/1".to_owned(), json!({"n": 1}))]));
+    let listing = archive(&node, &["list", "n"]).stdout;
+    assert!(
+        listing.contains("full") && listing.contains("changes") && listing.contains(&newest),
+        "{listing}"
+    );
+    let none = archive(&node, &["restore", "no-such-archive"]);
+    assert!(none.code != Some(0) && none.stderr.contains("no-such-archive"), "{}", none.stderr);
+    // To take the definition away leaves the archives.
+    assert_eq!(archive(&third, &["rm", "n"]).code, Some(0));
+    eventually("all of it is gone", LONG, || third.all_records("$archive/**").is_empty().then_some(()));
+    assert_eq!(archive(&fresh, &["verify", "n"]).code, Some(0));
+}
+
+#[test]
+fn archives_are_written_verified_and_restored() {
+    let bucket = Bucket::start();
+    whole_life(config, &definition(&bucket, ""));
+    assert!(bucket.names().iter().all(|name| name.starts_with("p/n/")), "{:?}", bucket.names());
+}
+
+#[test]
+fn damage_is_found_and_never_restored() {
+    let bucket = Bucket::start();
+    let node = Node::start(config("a"));
+    node.put("s", json!(1));
+    put_archive(&node, "n", &definition(&bucket, "every = \"1s\""));
+    let id = id(&wait_listed(&node, "n", 1)[0]);
+    let frame = format!("p/n/{id}/data-00000.ndjson.zst");
+    let manifest = format!("p/n/{id}/manifest.json");
+    for (object, at) in [(&frame, 10), (&manifest, 30)] {
+        bucket.damage(object, |content| content[at] ^= 1);
+        for command in ["verify", "restore"] {
+            let output = archive(&node, &[command, &id]);
+            assert_eq!(output.code, Some(1), "{command} {object}: {}", output.stderr);
+            assert!(output.stderr.contains("damaged") && output.stderr.contains(&id), "{}", output.stderr);
+        }
+        bucket.damage(object, |content| content[at] ^= 1);
+    }
+    assert_eq!(archive(&node, &["verify", &id]).code, Some(0));
+}
+
+#[test]
+fn old_archives_go_and_none_loses_its_parent() {
+    let bucket = Bucket::start();
+    let node = Node::start(config("a"));
+    put_archive(&node, "n", &definition(&bucket, "every = \"1s\"\nkeep = 2"));
+    let mut seen = std::collections::BTreeSet::new();
+    let mut n = 0;
+    eventually("seven archives were written", Duration::from_secs(60), || {
+        n += 1;
+        node.put("s", json!(n));
+        let all = listed(&node, "n");
+        assert!(all.len() <= 5, "{all:?}");
+        for archive in &all {
+            seen.insert(id(archive));
+            let parent = archive["parent"].as_str();
+            let has_parent = parent.is_none_or(|parent| all.iter().any(|other| other["id"] == *parent));
+            assert!(has_parent, "{archive} of {all:?}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        (seen.len() >= 7).then_some(())
+    });
+    assert!(node.metric("anode_archives_removed_total", &[]) >= 3.0);
+    assert_eq!(archive(&node, &["verify"]).code, Some(0));
+    let folders: std::collections::BTreeSet<String> =
+        bucket.names().iter().filter_map(|name| name.split('/').nth(2).map(str::to_owned)).collect();
+    assert!(folders.len() <= 6, "what is removed is removed from the store: {folders:?}");
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_by_name() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let headers = [("Content-Type", "application/toml")];
+    for (field, line) in [
+        ("kind", "kind = \"tape\""),
+        ("bucket", "kind = \"s3\"\nbucket = \"B\""),
+        ("endpoint", "kind = \"s3\"\nbucket = \"b-1\"\nendpoint = \"http://h/path\""),
+        ("every", "kind = \"ipfs\"\nevery = \"1\""),
+        ("keep", "kind = \"ipfs\"\nkeep = 0"),
+        ("pattern", "kind = \"ipfs\"\npattern = \"a//b\""),
+        ("secret_access_key", "kind = \"s3\"\nbucket = \"b-1\"\nsecret_access_key = \"plain\""),
+        ("colour", "kind = \"ipfs\"\ncolour = \"red\""),
+    ] {
+        let answer = Http::request(&node.http, "PUT", "/v1/archive/x", &headers, line.as_bytes());
+        answer.assert_problem(400, "bad_request");
+        assert!(answer.body.contains(field) && answer.body.contains("allowed"), "{}", answer.body);
+        assert!(!answer.body.contains("plain"), "{}", answer.body);
+    }
+    node.get("/v1/archive/none/archives").assert_problem(404, "not_found");
+    node.get("/v1/archive/none/verify").assert_problem(405, "method_not_allowed");
+    Http::post(&node.http, "/v1/archive/none/restore", "").assert_problem(404, "not_found");
+    Http::post(&node.http, "/v1/archive/none/restore?at=x", "").assert_problem(400, "bad_timestamp");
+    Http::post(&node.http, "/v1/archive/none/else", "").assert_problem(404, "not_found");
+    // A node without the credentials says so, and neither writes nor restores.
+    let text = "kind = \"s3\"\nbucket = \"b-1\"\naccess_key_id = \"env:NO_SUCH_ID\"";
+    put_archive(&node, "x", text);
+    let told = eventually("why nobody runs it", LONG, || {
+        node.get("/v1/archive/x").json()["cannot"]["a"].as_str().map(str::to_owned)
+    });
+    assert!(told.contains("NO_SUCH_ID"), "{told}");
+    let answer = Http::post(&node.http, "/v1/archive/x/verify", "");
+    answer.assert_problem(400, "bad_request");
+    assert!(answer.body.contains("NO_SUCH_ID"), "{}", answer.body);
+}
+
+/// The server of S3 that `scripts/archives-test` has started.
+#[test]
+#[ignore = "needs moto, see scripts/archives-test"]
+fn archives_on_moto() {
+    let endpoint = std::env::var("TEST_S3_ENDPOINT").expect("TEST_S3_ENDPOINT");
+    let prefix = format!("t{}", std::process::id());
+    let text =
+        format!("kind = \"s3\"\nendpoint = \"{endpoint}\"\nbucket = \"archives\"\nprefix = \"{prefix}\"");
+    whole_life(config, &text);
+}
+
+/// The node of IPFS that `scripts/archives-test` has started.
+#[test]
+#[ignore = "needs Kubo, see scripts/archives-test"]
+fn archives_on_kubo() {
+    let api = std::env::var("TEST_IPFS_API").expect("TEST_IPFS_API");
+    whole_life(NodeConfig::named, &format!("kind = \"ipfs\"\napi = \"{api}\""));
+}
