@@ -1,6 +1,9 @@
 //! The places that applied records go to: the workers' mailboxes and the store.
 
+use std::sync::Arc;
+
 use super::mailbox::{self, Mailbox};
+use super::traces::Traces;
 use super::watches::Watches;
 use crate::ingest::{Change, Downstream};
 use crate::record::{Now, SharedRecord};
@@ -12,15 +15,36 @@ pub struct Outlets {
     pub mailboxes: Vec<Mailbox>,
     /// The requests that wait for a change of one source.
     pub watches: Watches,
+    /// The traces of records; `None` if none are traced.
+    pub traces: Option<Arc<Traces>>,
     /// Store of the node.
     pub store: StoreHandle,
     /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
 }
 
+impl Outlets {
+    /// Looks at a change for requests that wait for it, and for its trace.
+    #[cold]
+    fn look(&self, change: &Change) {
+        self.watches.handle_change(change);
+        let Some(traces) = &self.traces else { return };
+        if !change.is_expiry && traces.is_sampled(&change.record) {
+            // The record is in the store's queue already, so this ticket covers it.
+            let is_stored = self.store.placement().writes(&change.record);
+            let ticket = is_stored.then(|| self.store.barrier().0).filter(|ticket| *ticket > 0);
+            traces.handle_applied(&change.record, ticket);
+            // The writer may have been faster.
+            traces.handle_durable(self.store.durable().0);
+        }
+    }
+}
+
 impl Downstream for Outlets {
     fn deliver(&self, change: Change) {
-        self.watches.handle_change(&change);
+        if !self.watches.is_idle() {
+            self.look(&change);
+        }
         mailbox::deliver(&self.mailboxes, change);
     }
 

@@ -19,6 +19,7 @@ use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
 use super::reload::Reloadable;
+use super::traces::Traces;
 use super::watches::Watches;
 use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
@@ -122,6 +123,11 @@ impl Shared {
     /// The requests that wait for a change of one source.
     pub fn watches(&self) -> &Watches {
         &self.ingest.downstream().watches
+    }
+
+    /// The traces of records; `None` if none are traced.
+    pub fn traces(&self) -> Option<&Arc<Traces>> {
+        self.ingest.downstream().traces.as_ref()
     }
 
     /// Wakes every worker into whose mailbox something was pushed, and the requests that waited for it. To be called at the end of a turn, and
