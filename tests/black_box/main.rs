@@ -52,6 +52,7 @@ mod terminal_metrics;
 mod terminal_top;
 mod tls;
 mod tls_clients;
+mod traces;
 mod trouble;
 mod tutorial;
 mod volume;
