@@ -5,6 +5,7 @@ pub(crate) mod auth;
 pub mod cli;
 pub mod cluster;
 pub(crate) mod config;
+pub mod expression;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub(crate) mod http;
