@@ -72,6 +72,7 @@ pub const DOORS: &[Door] = &[
         crate::config::fuzzing::cluster_key_seeds,
         DECODING,
     ),
+    door("expression", crate::expression::fuzzing::expression, crate::expression::fuzzing::seeds, MACHINE),
 ];
 
 const fn door(
