@@ -5,6 +5,7 @@ pub(crate) mod auth;
 pub mod cli;
 pub mod cluster;
 pub(crate) mod config;
+pub mod expression;
 pub(crate) mod extend;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

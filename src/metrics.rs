@@ -16,7 +16,9 @@ mod operation;
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
-pub use self::operation::{AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes};
+pub use self::operation::{
+    AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
+};
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
@@ -171,6 +173,8 @@ pub struct Metrics {
     pub clients: ClientTraffic,
     /// Bytes that wait in the queues.
     pub queues: QueueBytes,
+    /// Spans of traces.
+    pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
     /// What webhooks have sent.
@@ -278,6 +282,7 @@ impl Metrics {
         self.acks.write(&mut text);
         self.clients.write(&mut text);
         self.queues.write(&mut text);
+        self.traces.write(&mut text);
         self.limits.write(&mut text);
         self.hooks.write(&mut text);
         self.archives.write(&mut text);

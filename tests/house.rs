@@ -44,7 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("http", &["auth", "cluster", "protocol", "record", "metrics", "memory", "limits"]),
-    ("extend", &["ingest", "cluster", "protocol", "record", "metrics", "limits"]),
+    ("extend", &["ingest", "cluster", "protocol", "record", "metrics", "expression", "limits"]),
     ("store", &["cluster", "record", "config", "limits", "planted"]),
     ("sim", &["cluster", "record", "limits"]),
     ("ingest", &["auth", "latest", "cluster", "protocol", "record", "metrics", "limits", "planted"]),
@@ -57,6 +57,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &["protocol", "memory"]),
     ("memory", &[]),
     ("config", &["record", "limits"]),
+    ("expression", &[]),
     ("limits", &[]),
 ];
 
@@ -67,7 +68,7 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Rooms without sockets, threads, clock or randomness of their own.
-const PURE: &[&str] = &["record", "protocol", "latest", "subscriptions", "cluster", "ingest"];
+const PURE: &[&str] = &["record", "protocol", "latest", "subscriptions", "cluster", "ingest", "expression"];
 
 /// What no pure room may name: it would bring in the world, or iterate in an order that nobody chose.
 const IMPURE: &[&str] = &[

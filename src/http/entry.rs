@@ -59,7 +59,12 @@ pub(super) async fn around(State(app): State<App>, request: Request, next: Next)
     let mut response = match check(&app, &caller, &request) {
         Ok(_) if is_preflight(&request) => preflight(),
         Ok(admitted) => answer(request, admitted, next).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
+                app.node.refused(problem.status(), &problem.refusal(), peer.address);
+            }
+            problem.into_response()
+        }
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();

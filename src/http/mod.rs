@@ -215,6 +215,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn metrics(&self) -> &Metrics;
     /// The memory that clients may make the node hold.
     fn memory(&self) -> &Arc<Budget>;
+    /// Counts and logs a request of a client at `address` that the door has refused with this HTTP status.
+    fn refused(&self, status: u16, refusal: &Refusal, address: IpAddr);
     /// Counts a request that was refused because it would have held too much memory.
     fn memory_refused(&self, wanted: MemoryUse);
 }

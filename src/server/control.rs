@@ -197,6 +197,11 @@ impl NodeService for Control {
         &self.0.memory
     }
 
+    fn refused(&self, status: u16, refusal: &Refusal, address: IpAddr) {
+        self.0.metrics.clients.refused(status);
+        self.0.complaints.refused(clock::now().mono_us, status, refusal, address);
+    }
+
     fn memory_refused(&self, wanted: MemoryUse) {
         self.0.memory_refused(wanted);
     }

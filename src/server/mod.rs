@@ -74,7 +74,9 @@ mod takeover;
 mod timer;
 mod tls;
 mod tokens;
+mod traces;
 mod transport;
+mod warnings;
 mod watches;
 mod worker;
 

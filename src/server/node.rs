@@ -30,15 +30,16 @@ use super::resolver;
 use super::shared::{Shared, SharedFiles};
 use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
+use super::traces::{self, Traces};
 use super::transport::Layer;
+use super::warnings::{warn_of_open_gossip, warn_of_strangers};
 use super::watches::Watches;
 use super::worker::{StartGossip, Worker};
-use crate::auth::{Auth, AuthFileError, Door};
+use crate::auth::{Auth, AuthFileError};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
-use crate::config::cluster_key::KeyPhase;
 use crate::config::{Config, ConfigError};
 use crate::extend::Extend;
 use crate::http::{GRACE_US, Http, HttpOptions};
@@ -213,6 +214,7 @@ impl Node {
             alive: Some(alive),
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
+        traces::start(shared.traces(), ended.clone(), &mut handle.threads)?;
         let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, polls.len()));
         let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
@@ -381,16 +383,6 @@ fn bind_watchers(address: SocketAddr) -> Result<(Acceptor, SocketAddr), ServerEr
     Ok((Acceptor::new(listener), bound))
 }
 
-/// Warns if others than this machine can reach a node that asks nobody who they are.
-fn warn_of_strangers(door: &Door, http: SocketAddr) {
-    if door.auth().is_none() && !http.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            %http,
-            "everybody who reaches this address may publish, subscribe and observe: there is no --auth"
-        );
-    }
-}
-
 fn share(
     config: Config,
     (identity, auth): (&NodeIdentity, Option<Auth>),
@@ -413,43 +405,25 @@ fn share(
     store.observe_commits(Box::new(move |took_us| observed.acks.commits.record_us(took_us)));
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let (store_of_map, tombstones_us) = (store.clone(), config.tombstones_us);
-    let outlets = Outlets {
-        mailboxes,
-        watches: Watches::default(),
-        system_changes: Arc::default(),
-        store: store_of_map,
-        tombstones_us,
-    };
-    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
+    let traces = config.traces.clone();
+    let traces = traces.map(|traces| Arc::new(Traces::new(traces, who.clone(), metrics.clone())));
+    let watches = if traces.is_some() { Watches::never_idle() } else { Watches::default() };
+    let system_changes = Arc::default();
+    let outlets = Outlets { mailboxes, watches, system_changes, traces, store: store_of_map, tombstones_us };
+    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let shared = Arc::new(Shared::new(config, who, auth, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.
     let woken = Arc::downgrade(&shared);
     store.subscribe(Box::new(move || {
         if let Some(shared) = woken.upgrade() {
+            if let Some(traces) = shared.traces() {
+                traces.handle_durable(shared.store().durable().0);
+            }
             shared.wake_all();
         }
     }));
     shared
-}
-
-/// Says that anybody who reaches the gossip port takes part, if that may be others than this machine.
-fn warn_of_open_gossip(config: &Config) {
-    if let Some(keys) = &config.cluster_key
-        && keys.phase != KeyPhase::Require
-    {
-        tracing::info!(
-            phase = keys.phase.as_str(),
-            "messages without a seal are taken until --cluster-key-phase is require"
-        );
-    }
-    if config.cluster_key.is_none() && !config.gossip.ip().is_loopback() {
-        tracing::warn!(
-            gossip = %config.gossip,
-            "there is no --cluster-key: whoever reaches the gossip address can take part in the cluster, and read and \
-             change all records"
-        );
-    }
 }
 
 fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {

@@ -22,6 +22,7 @@ use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
 use super::reload::Reloadable;
 use super::session::Session;
+use super::traces::Traces;
 use super::watches::Watches;
 use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
@@ -126,6 +127,11 @@ impl Shared {
     /// The requests that wait for a change of one source.
     pub fn watches(&self) -> &Watches {
         &self.ingest.downstream().watches
+    }
+
+    /// The traces of records; `None` if none are traced.
+    pub fn traces(&self) -> Option<&Arc<Traces>> {
+        self.ingest.downstream().traces.as_ref()
     }
 
     /// Wakes every worker into whose mailbox something was pushed, and the requests that waited for it. To be called at the end of a turn, and

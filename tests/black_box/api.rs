@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Client, Http, Node, NodeConfig, encode};
+use crate::harness::{Client, Http, Node, NodeConfig, anode, encode, eventually};
 
 /// Checks a value against a schema of JSON Schema, as far as the documents use it. Returns what is wrong.
 fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
@@ -269,6 +269,31 @@ fn the_examples_of_answers_are_as_they_are_described() {
         }
     }
     assert!(count >= 5, "{count}");
+}
+
+/// Every field that a member may have is described.
+#[test]
+fn members_are_described_in_full() {
+    let folder = tempfile::tempdir().expect("folder");
+    let key = folder.path().join("keys").display().to_string();
+    std::fs::write(&key, anode(&["keys", "new"]).stdout).expect("written");
+    let flags = ["--cluster-key", key.as_str()];
+    let first = Node::start(NodeConfig::named("a").in_memory().with(&flags));
+    let _second = Node::start(NodeConfig::joining("b", &first).in_memory().with(&flags));
+    let document = openapi(&first);
+    let described = &document["components"]["schemas"]["Member"]["properties"];
+    eventually("all fields are seen", Duration::from_secs(30), || {
+        let answer = first.get("/v1/members").json();
+        let members = answer["members"].as_array().cloned().unwrap_or_default();
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, value) in members.iter().filter_map(Value::as_object).flatten() {
+            assert_eq!(check(&document, &described[name.as_str()], value, name), Ok(()));
+            assert!(described[name.as_str()].is_object(), "{name} is not described");
+            seen.insert(name.clone());
+        }
+        // Whether the node reaches a member over TCP is known once it has tried to.
+        ["tcp", "keys", "rtt_us"].iter().all(|name| seen.contains(*name)).then_some(())
+    });
 }
 
 /// What clients do wrong is answered by a status that is described, whatever they ask for.

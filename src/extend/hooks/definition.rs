@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::expression::{Dialect, Expression};
 use crate::extend::definition::BadField;
 use crate::extend::fields::{DefinitionFields, bad_field};
 use crate::extend::secret::SecretName;
@@ -82,7 +83,7 @@ impl HookDefinition {
         let batch_bytes = fields.number("batch_bytes", BATCH_BYTES_MIN..=BATCH_BYTES_CEILING)?;
         let definition = HookDefinition {
             on,
-            filter: fields.text("filter", "a CEL expression, such as \"data > 30.0\"")?.map(str::to_owned),
+            filter: filter(fields.text("filter", FILTER_ALLOWED)?)?,
             url: url.to_owned(),
             secret: secret.transpose()?,
             headers: headers(fields.value("headers"))?,
@@ -106,8 +107,17 @@ impl HookDefinition {
     }
 }
 
+const FILTER_ALLOWED: &str = "a CEL expression, such as \"data > 30.0\"";
 const URL_ALLOWED: &str =
     "an address that begins with http:// or https://, without a fragment, a user or a password";
+
+fn filter(text: Option<&str>) -> Result<Option<String>, BadField> {
+    let Some(text) = text else { return Ok(None) };
+    match Expression::compile(text, Dialect::Filter) {
+        Ok(_) => Ok(Some(text.to_owned())),
+        Err(bad) => Err(BadField::new("filter", bad.to_string(), FILTER_ALLOWED)),
+    }
+}
 
 fn check_url(text: &str) -> Result<(), BadField> {
     let is_fine = text.len() <= URL_BYTES_MAX
@@ -197,6 +207,7 @@ mod tests {
             ("timeout", json!("1ms")),
             ("snapshot", json!(1)),
             ("filter", json!("")),
+            ("filter", json!("data >")),
             ("headers", json!([])),
             ("colour", json!("red")),
         ] {
