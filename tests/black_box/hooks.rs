@@ -110,6 +110,11 @@ fn a_receiver_gets_signed_batches_of_what_changes() {
     for text in [node.get("/v1/hook").body, node.get("/v1/export?pattern=$hook/**").body, node.log()] {
         assert!(!text.contains("whsec_"), "{text}");
     }
+    take_away(&node, &receiver);
+}
+
+/// Lists the webhook `mine` and takes it away: nothing of it is left, and nothing more is sent.
+fn take_away(node: &Node, receiver: &Receiver) {
     let url = format!("http://{}", node.http);
     let listed = run(binary().args(["--url", &url, "hook", "list"]), "");
     assert!(listed.stdout.contains("mine") && listed.stdout.contains("RECORDS"), "{}", listed.stdout);

@@ -69,7 +69,8 @@ fn alarms_come_in_a_chat() {
     let program = blocks(text, "python").replace("8088", relay.split(':').nth(1).expect("a port"));
     std::fs::write(folder.path().join("relay.py"), program).expect("written");
     let lines = blocks(text, "sh").replace("127.0.0.1:8088", &relay).replace("127.0.0.1:8089", &chat.addr);
-    run(&format!("{lines}\nsleep 3\n"), folder.path());
+    let taken = "until anode --url http://127.0.0.1:7070 --json hook list | grep -q '\"records\":2'; do sleep 0.2; done";
+    run(&format!("{lines}\n{taken}\n"), folder.path());
     let told = eventually("both lines", Duration::from_secs(10), || {
         let requests = chat.requests();
         let bodies: Vec<String> =

@@ -20,7 +20,7 @@ pub struct Received {
     pub path: String,
     /// The header fields, with names in small letters.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// All bytes of the body.
     pub body: Vec<u8>,
     /// When it came.
     pub at: Instant,

@@ -26,7 +26,7 @@ pub struct ArchiveEntry {
     pub deletions: u64,
     /// Bytes of the records as text.
     pub bytes: u64,
-    /// Compressed bytes.
+    /// Bytes of its frames, which are compressed.
     pub stored_bytes: u64,
     /// Name of the node that wrote it.
     pub node: String,

@@ -33,7 +33,7 @@ pub struct ArchiveDefinition {
     pub keep: Option<usize>,
     /// Number of archives from a full one up to the next.
     pub full_every: usize,
-    /// The place.
+    /// The place where archives are written.
     pub place: ArchivePlace,
 }
 
@@ -57,9 +57,11 @@ pub struct S3Place {
     pub prefix: String,
     /// The region that requests are signed for.
     pub region: String,
-    /// Secrets with the id of the key, the key, and the token of a session if there is one.
+    /// Secret with the id of the key.
     pub access_key_id: SecretName,
+    /// Secret with the key itself.
     pub secret_access_key: SecretName,
+    /// Secret with the token of a session, if keys are given out for a time.
     pub session_token: Option<SecretName>,
 }
 

@@ -146,7 +146,7 @@ impl ReadFrame {
 /// A record of an archive. The `ttl_ms` of the draft is what was left when the archive was made.
 #[derive(Debug)]
 pub struct ArchivedRecord<'a> {
-    /// The timestamp.
+    /// The timestamp in microseconds since the Unix epoch.
     pub ts: u64,
     /// The record as it can be published.
     pub draft: Draft<'a>,

@@ -40,7 +40,7 @@ pub struct IpfsNode {
 pub struct AddedFile {
     /// Name in the folder.
     pub name: String,
-    /// Content id.
+    /// Content id of the file.
     pub cid: String,
     /// Size of all its blocks, in bytes.
     pub size: u64,

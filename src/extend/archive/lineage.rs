@@ -9,7 +9,7 @@ use super::store::ArchiveStore;
 pub struct ReadArchive {
     /// Id of the archive.
     pub id: String,
-    /// The manifest.
+    /// What the archive has, and what it goes on from.
     pub manifest: Manifest,
 }
 

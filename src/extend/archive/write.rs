@@ -18,13 +18,13 @@ use crate::extend::host::ExtendHost;
 
 /// The archives of one definition, as a node works on them.
 pub struct ArchiveWork<'a> {
-    /// The node.
+    /// The node that works on them.
     pub host: Arc<dyn ExtendHost>,
     /// Name of the definition.
     pub name: &'a str,
-    /// The definition.
+    /// What is kept, and where.
     pub definition: &'a ArchiveDefinition,
-    /// The place.
+    /// The place where they are.
     pub store: &'a ArchiveStore,
 }
 

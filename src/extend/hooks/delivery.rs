@@ -30,7 +30,7 @@ pub enum Delivered {
     TooLarge,
     /// It was not taken, and is to be sent again.
     Failed {
-        /// What happened.
+        /// The failure in words.
         why: String,
         /// Time for which the receiver asks to be left alone, in microseconds.
         asked_us: Option<u64>,

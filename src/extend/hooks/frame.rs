@@ -14,7 +14,7 @@ pub enum HookEvent {
     Eos(String),
     /// The subscription has begun. If it does not go on from a token, it begins anew with all records.
     Begun {
-        /// Whether it goes on from the token that was given.
+        /// True if it goes on from the token that was given.
         recovered: bool,
     },
     /// The subscription was refused.

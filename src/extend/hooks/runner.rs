@@ -33,7 +33,7 @@ use crate::extend::subscription::{ExtensionFeed, FeedFrame, Subscribed, open_fee
 /// Waiting time before a subscription is opened again that was refused or lost, in microseconds.
 const REOPEN_US: u64 = 1_000_000;
 
-/// Runs webhooks.
+/// What runs the definitions of webhooks.
 #[derive(Debug)]
 pub struct HookRunner;
 

@@ -37,7 +37,7 @@ const XML_BYTES_MAX: usize = 4 * 1024 * 1024;
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &QUERY.remove(b'/');
 
-/// A bucket.
+/// A bucket that is reached over HTTP.
 pub struct S3Bucket {
     client: Client,
     host: Arc<dyn ExtendHost>,
