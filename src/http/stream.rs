@@ -377,10 +377,16 @@ mod tests {
     use super::super::tests::{Few, Held};
     use super::*;
 
-    /// A connection that a client has just opened, and the places of the control plane, of which it has the only one.
-    fn connection(
-        node: &Arc<Few>,
-    ) -> (std::net::TcpStream, Pin<Box<ClientStream<Held>>>, Arc<Seat>, Arc<Places>) {
+    /// A connection whose client has just connected, and what stands around it.
+    struct Connected {
+        client: std::net::TcpStream,
+        stream: Pin<Box<ClientStream<Held>>>,
+        seat: Arc<Seat>,
+        places: Arc<Places>,
+    }
+
+    /// Makes a connection that has the only place of a control plane.
+    fn connection(node: &Arc<Few>) -> Connected {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
         let (socket, _) = listener.accept().expect("accepts");
@@ -391,7 +397,7 @@ mod tests {
         exchanges.handle_asked();
         let socket = ClientSocket { socket, layer: Held::default() };
         let stream = ClientStream::new(socket, Vec::new(), node.clone(), seat.clone(), exchanges);
-        (client, Box::pin(stream.expect("taken over")), seat, places)
+        Connected { client, stream: Box::pin(stream.expect("taken over")), seat, places }
     }
 
     /// A connection that lost its place before tokio had been told of its socket ended without an answer.
@@ -399,7 +405,7 @@ mod tests {
     fn a_connection_that_is_cut_at_once_is_answered_all_the_same() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let (mut client, mut stream, seat, places) = connection(&Arc::new(Few::default()));
+            let Connected { mut client, mut stream, seat, places } = connection(&Arc::new(Few::default()));
             seat.begin_waiting();
             assert!(places.take().is_some() && seat.is_cut(), "another connection has the place");
             let mut cx = Context::from_waker(Waker::noop());
@@ -418,7 +424,8 @@ mod tests {
     fn a_connection_that_is_cut_is_not_waited_for() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let (_client, mut stream, seat, places) = connection(&Arc::new(Few::default()));
+            let Connected { client: _client, mut stream, seat, places } =
+                connection(&Arc::new(Few::default()));
             seat.begin_waiting();
             assert!(places.take().is_some(), "another connection has the place");
             let mut cx = Context::from_waker(Waker::noop());

@@ -15,7 +15,7 @@ use mio::{Interest, Registry};
 use super::acceptor::Acceptor;
 use super::closing_streams::ClosingStreams;
 use super::tokens;
-use crate::cluster::members::MemberInfo;
+use crate::cluster::members::{MemberInfo, State};
 use crate::cluster::{StreamEvent, StreamId, StreamOutput};
 
 /// Bytes read from a stream at a time.
@@ -72,6 +72,8 @@ pub struct PeerStreams {
     buffer: Vec<u8>,
     /// What came of connections to peers.
     reached: TcpReach,
+    /// The boot number of the member at each address when it was looked at last.
+    lives: BTreeMap<SocketAddr, u64>,
 }
 
 impl PeerStreams {
@@ -89,11 +91,22 @@ impl PeerStreams {
             closing: ClosingStreams::default(),
             buffer: vec![0; PEER_READ_BYTES],
             reached: TcpReach::new(),
+            lives: BTreeMap::new(),
         }
     }
 
-    /// Returns what came of the last connection to each of these members, and forgets all other addresses.
+    /// Returns what came of the last connection to each of these members, and forgets all other addresses. That a member
+    /// was not reached while it was down says nothing of it once it is back, so that is forgotten, too.
     pub fn reached(&mut self, members: &[MemberInfo]) -> TcpReach {
+        let before = std::mem::take(&mut self.lives);
+        for member in members {
+            let (address, boot) = (member.identity.gossip(), member.identity.boot);
+            let is_other_life = before.get(&address).is_some_and(|known| *known != boot);
+            if (is_other_life || member.state != State::Alive) && self.reached.get(&address) == Some(&false) {
+                self.reached.remove(&address);
+            }
+            self.lives.insert(address, boot);
+        }
         let known = |address: &SocketAddr| members.iter().any(|member| member.identity.gossip() == *address);
         // Only addresses of members are connected to, so there are at most a few more than members.
         if self.reached.len() > members.len() {
@@ -354,9 +367,12 @@ impl PeerStreams {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::cluster::members::Identity;
+    use crate::record::NodeName;
     use crate::server::tokens::EventSource;
 
     /// One node's streams with the poll that drives them.
@@ -490,6 +506,30 @@ mod tests {
             told = here.turn();
         }
         assert_eq!(told, [(StreamId(1), StreamEvent::Closed)]);
+    }
+
+    /// After a node was killed and started again, the others said for a while that they do not reach it.
+    #[test]
+    fn a_failure_is_forgotten_when_the_member_is_down_or_comes_back() {
+        let mut here = Side::new();
+        let gone = Side::new().address;
+        let member = |boot, state| {
+            let name = NodeName::parse("n").expect("name");
+            let identity = Arc::new(Identity::new(name, boot, gone, "127.0.0.1:1", "", "0"));
+            MemberInfo { identity, state, incarnation: 0, rtt_us: None, cannot_reach_us: false, keys: None }
+        };
+        let fail = |here: &mut Side| {
+            here.streams.connect(StreamId(1), gone);
+            while here.turn().is_empty() {}
+        };
+        fail(&mut here);
+        let reached =
+            |here: &mut Side, boot, state| here.streams.reached(&[member(boot, state)]).get(&gone).copied();
+        assert_eq!(reached(&mut here, 1, State::Alive), Some(false));
+        assert_eq!(reached(&mut here, 1, State::Alive), Some(false), "nothing has changed");
+        assert_eq!(reached(&mut here, 2, State::Alive), None, "it was started again");
+        fail(&mut here);
+        assert_eq!(reached(&mut here, 2, State::Dead), None, "it is down");
     }
 
     /// Peers that read nothing held every place for streams, once their sessions were over.

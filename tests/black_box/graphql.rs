@@ -487,7 +487,7 @@ fn other_pages_and_names_are_refused() {
 
 /// Builds without the feature say so; builds with it serve a page that loads nothing from elsewhere.
 #[test]
-fn browsers_get_the_page_if_it_is_there() {
+fn browsers_get_graphiql_if_it_is_there() {
     let node = Node::single();
     let browser = [("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
     let page = Http::request(&node.http, "GET", "/graphql", &browser, b"");

@@ -20,6 +20,8 @@ struct Words<'a> {
     x_label: fn(&f64) -> String,
     y_label: fn(&f64) -> String,
     x_labels: usize,
+    /// The corner in which the lines are named: one that they rarely come to.
+    names: SeriesLabelPosition,
 }
 
 /// Draws times against percentiles. The axis is stretched towards 100 %: 90 to 99 % is as wide as 99 to
@@ -40,6 +42,7 @@ pub fn percentiles(report: &Report) -> Outcome<String> {
         x_label: |nines| format!("{}", ((100.0 - 100.0 * 10f64.powf(-nines)) * 1e6).round() / 1e6),
         y_label: |ms| format!("{ms}"),
         x_labels: right.ceil() as usize + 1,
+        names: SeriesLabelPosition::UpperLeft,
     };
     draw(&lines, 0.0..right, logarithmic(&lines), &words)
 }
@@ -95,6 +98,7 @@ fn over_time(title: &str, y_label: fn(&f64) -> String) -> Words<'_> {
         x_label: |at| format!("{at:.1}"),
         y_label,
         x_labels: 10,
+        names: SeriesLabelPosition::LowerLeft,
     }
 }
 
@@ -148,8 +152,7 @@ where
                 .label(*name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         }
-        let labels = SeriesLabelPosition::UpperLeft;
-        chart.configure_series_labels().position(labels).background_style(WHITE).draw()?;
+        chart.configure_series_labels().position(words.names.clone()).background_style(WHITE).draw()?;
         root.present()?;
     }
     Ok(svg)
