@@ -15,6 +15,7 @@ mod cluster;
 mod config;
 mod data;
 mod durability;
+mod filters;
 mod forgery;
 mod graphql;
 mod graphql_ws;
