@@ -16,6 +16,7 @@ pub mod cluster_key;
 pub(crate) mod fuzzing;
 pub mod raw;
 mod suggest;
+pub mod trace;
 mod values;
 pub mod watched;
 
@@ -215,6 +216,8 @@ pub struct Config {
     pub access: access::AccessConfig,
     /// The intervals of the membership protocol.
     pub profile: Profile,
+    /// Which records are traced, and where the traces are sent; `None` if none are.
+    pub traces: Option<trace::TraceConfig>,
     /// The form of the log.
     pub log: LogFormat,
     /// The least severity of events that are logged.
@@ -313,6 +316,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         max_client_memory_bytes,
         access: access::check(raw)?,
         profile: values::choice("profile", &text(&raw.profile, "lan"), &PROFILES)?,
+        traces: trace::check(raw)?,
         log: values::choice("log", &text(&raw.log, "text"), &LOGS)?,
         log_level: values::choice("log-level", &text(&raw.log_level, "info"), &LEVELS)?,
     })

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub(crate) mod config;
 pub mod expression;
+pub(crate) mod extend;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub(crate) mod http;

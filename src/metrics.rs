@@ -14,7 +14,9 @@ mod operation;
 
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
-pub use self::operation::{AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes};
+pub use self::operation::{
+    AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
+};
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
@@ -171,6 +173,8 @@ pub struct Metrics {
     pub clients: ClientTraffic,
     /// Bytes that wait in the queues.
     pub queues: QueueBytes,
+    /// Spans of traces.
+    pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
 }
@@ -288,6 +292,7 @@ impl Metrics {
         self.acks.write(&mut text);
         self.clients.write(&mut text);
         self.queues.write(&mut text);
+        self.traces.write(&mut text);
         self.limits.write(&mut text);
         self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");

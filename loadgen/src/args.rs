@@ -98,7 +98,7 @@ pub struct RunArgs {
     /// Further patterns of each subscriber, that no source matches
     #[arg(long, default_value_t = 0, help_heading = "Load")]
     pub unrelated: u32,
-    /// Sources' first segments [default: lg and something new each time]
+    /// Sources' first segments [default: loadgen/ and something new each time; `anode-loadgen clean` deletes those]
     #[arg(long, help_heading = "Load")]
     pub prefix: Option<String>,
     /// Messages a second of all publishers, or max: as fast as --window and --in-flight allow
@@ -463,10 +463,14 @@ fn default_threads() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
+/// First segment of the names of all sources that runs make, unless they are told another one.
+pub const PREFIX: &str = "loadgen";
+
 /// Makes a prefix that no other run has, so that records of earlier runs are not in the way.
 fn fresh_prefix() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("lg{:08x}", crate::random::mix(now.as_nanos() as u64 ^ u64::from(std::process::id())) as u32)
+    let random = crate::random::mix(now.as_nanos() as u64 ^ u64::from(std::process::id()));
+    format!("{PREFIX}/{:05x}", random & 0xf_ffff)
 }
 
 fn nanoseconds(seconds: f64) -> u64 {

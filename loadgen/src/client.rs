@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use rustls::{ClientConnection, StreamOwned};
 use tungstenite::WebSocket;
-use tungstenite::client::client_with_config;
+use tungstenite::client::{IntoClientRequest, client_with_config};
+use tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 use tungstenite::protocol::WebSocketConfig;
 
 use crate::Outcome;
+use crate::access::AccessArgs;
 use crate::tls::{TlsSettings, is_tls, plain};
+use crate::token::Bearer;
 
 /// How long a read may take before it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -61,12 +64,30 @@ impl Write for ServerStream {
 
 /// Connects to `http` (`host:port`) at `path_and_query`, and reads the node's first frame, `connected`.
 pub fn connect(http: &str, path_and_query: &str) -> Outcome<WebSocket<TcpStream>> {
-    open(http, socket(http)?, path_and_query)
+    open(http, socket(http)?, path_and_query, None)
 }
 
 /// Connects as [`connect`] does; with TLS if `url` begins with `wss://`. Then the authorities in the file `ca` are
 /// trusted, or those of this system.
 pub fn connect_to(url: &str, ca: Option<&Path>, path_and_query: &str) -> Outcome<WebSocket<ServerStream>> {
+    open_url(url, ca, path_and_query, None)
+}
+
+/// Connects as [`connect_to`] does, and brings the token of `access`, if it has one.
+pub fn connect_with(
+    url: &str,
+    access: &AccessArgs,
+    path_and_query: &str,
+) -> Outcome<WebSocket<ServerStream>> {
+    open_url(url, access.ca.as_deref(), path_and_query, access.token()?)
+}
+
+fn open_url(
+    url: &str,
+    ca: Option<&Path>,
+    path_and_query: &str,
+    token: Option<Bearer>,
+) -> Outcome<WebSocket<ServerStream>> {
     let http = plain(url);
     let socket = socket(http)?;
     let stream = match is_tls(url) {
@@ -76,7 +97,7 @@ pub fn connect_to(url: &str, ca: Option<&Path>, path_and_query: &str) -> Outcome
             ServerStream::Tls(Box::new(StreamOwned::new(connection, socket)))
         }
     };
-    open(http, stream, path_and_query)
+    open(http, stream, path_and_query, token)
 }
 
 fn socket(http: &str) -> Outcome<TcpStream> {
@@ -86,10 +107,18 @@ fn socket(http: &str) -> Outcome<TcpStream> {
     Ok(socket)
 }
 
-fn open<S: Read + Write>(http: &str, stream: S, path_and_query: &str) -> Outcome<WebSocket<S>> {
+fn open<S: Read + Write>(
+    http: &str,
+    stream: S,
+    path_and_query: &str,
+    token: Option<Bearer>,
+) -> Outcome<WebSocket<S>> {
     let config = WebSocketConfig::default().read_buffer_size(16 * 1024).write_buffer_size(0);
-    let url = format!("ws://{http}{path_and_query}");
-    let (mut socket, _) = client_with_config(url, stream, Some(config))
+    let mut request = format!("ws://{http}{path_and_query}").into_client_request()?;
+    if let Some(Bearer(token)) = token {
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
+    }
+    let (mut socket, _) = client_with_config(request, stream, Some(config))
         .map_err(|error| format!("handshake with {http}{path_and_query}: {error}"))?;
     let first = socket.read()?.into_text()?;
     if !first.contains("\"connected\"") {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tungstenite::{Message, WebSocket};
 
+use crate::args::PREFIX;
 use crate::client::ServerStream;
 use crate::{Outcome, client};
 
@@ -56,7 +57,7 @@ impl Seen {
 /// Runs a measurement. Every record must arrive once at every subscriber.
 pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
     let total = u64::from(plan.rate_per_s) * u64::from(plan.seconds);
-    let prefix = format!("loadgen/{}", std::process::id());
+    let prefix = format!("{PREFIX}/{}", std::process::id());
     let path = format!("/subscribe?source={prefix}/**&mode=all&snapshot=false");
     let mut sockets = Vec::new();
     for http in &plan.subscribe {

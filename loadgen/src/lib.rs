@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod args;
+pub mod clean;
 pub mod client;
 pub mod engine;
 pub mod fill;

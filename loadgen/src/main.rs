@@ -8,15 +8,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anode_loadgen::args::RunArgs;
+use anode_loadgen::access::AccessArgs;
+use anode_loadgen::args::{PREFIX, RunArgs};
 use anode_loadgen::engine;
-use anode_loadgen::find_max::Search;
+use anode_loadgen::find_max::{Search, Trials};
 use anode_loadgen::machine::{Machine, cpu_seconds, resident_bytes};
 use anode_loadgen::plan::{Plan, Target, Transport};
 use anode_loadgen::progress::{Interrupt, Progress};
 use anode_loadgen::replay::Recording;
 use anode_loadgen::report::{Report, compare, html, text};
-use anode_loadgen::{Outcome, fill, idle, latency};
+use anode_loadgen::{Outcome, clean, fill, idle, latency};
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "Examples:
@@ -31,6 +32,8 @@ const EXAMPLES: &str = "Examples:
     anode-loadgen run --report anode.json && anode-loadgen compare nats.json anode.json
   The highest rate at which 99 % of all deliveries take at most 5 ms:
     anode-loadgen find-max --p99-ms 5 --subscribers 100
+  Delete the sources that runs have left behind at a cluster:
+    anode-loadgen clean --to 127.0.0.1:7070
   What anode sub has recorded, at ten times the speed:
     anode sub 'sensors/**' --mode all > day.jsonl; anode-loadgen replay day.jsonl --speed 10
 
@@ -59,7 +62,7 @@ enum Command {
         #[command(flatten)]
         run: Box<RunArgs>,
     },
-    /// Find the highest rate at which a latency holds and nothing is lost, in runs of --seconds each
+    /// Find the highest rate at which a latency holds and nothing is lost, in runs of --seconds each, and say how sure it is
     FindMax {
         /// Milliseconds that the 99th percentile may take
         #[arg(long, default_value_t = 10.0)]
@@ -73,9 +76,12 @@ enum Command {
         /// How well the answer must be known: 0.05 is to five per cent
         #[arg(long, default_value_t = 0.05)]
         precision: f64,
-        /// A rate that does not hold is tried so often in all
-        #[arg(long, default_value_t = 1)]
-        attempts: u32,
+        /// Runs at a rate, of which most decide whether it holds
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+        runs: u32,
+        /// Runs in all at the rate that was found, which say how sure it is
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999))]
+        confirm: u32,
         #[command(flatten)]
         run: Box<RunArgs>,
     },
@@ -128,11 +134,22 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         batch: u64,
         /// First segments of the sources' names
-        #[arg(long, default_value = "fill")]
+        #[arg(long, default_value = "loadgen/fill")]
         prefix: String,
         /// Bytes of padding in each record's data
         #[arg(long, default_value_t = 100)]
         padding_bytes: usize,
+    },
+    /// aNode: delete all sources that runs have made
+    Clean {
+        /// host:port, with TLS wss://host:port
+        #[arg(long, default_value = "127.0.0.1:7070")]
+        to: String,
+        #[command(flatten)]
+        access: AccessArgs,
+        /// First segments of the names of the sources that are deleted
+        #[arg(long, default_value = PREFIX)]
+        prefix: String,
     },
     /// Open idle subscribers, hold them, and tell what they cost the server
     Idle {
@@ -180,13 +197,14 @@ fn run(command: Command) -> Outcome<ExitCode> {
             Err(reason) => Ok(unusable(&reason)),
         },
         Command::Replay { file, speed, run } => replay(&file, speed, &run),
-        Command::FindMax { p99_ms, from, most, precision, attempts, run } => {
+        Command::FindMax { p99_ms, from, most, precision, runs, confirm, run } => {
             if !(p99_ms > 0.0 && from > 0.0 && most >= from && precision > 0.0) {
                 return Ok(unusable(
                     "--p99-ms, --from, --most, --precision: must be above 0, --most not below --from",
                 ));
             }
-            find_max(&run, p99_ms, attempts, Search::new(from, most, precision))
+            let hunt = Hunt { args: &run, p99_ms, runs, interrupt: Interrupt::listen()?, own_limit: None };
+            find_max(hunt, confirm, (from, most, precision))
         }
         Command::Compare { before, after, worse_max } => compare_files(&before, &after, worse_max),
         Command::Latency { publish, subscribe, ca, rate, seconds, sources, padding_bytes } => {
@@ -205,6 +223,11 @@ fn run(command: Command) -> Outcome<ExitCode> {
         }
         Command::Fill { to, ca, count, batch, prefix, padding_bytes } => {
             fill::run(&to, ca.as_deref(), &prefix, count, batch.max(1), padding_bytes)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Clean { to, access, prefix } => {
+            let count = clean::run(&to, &access, &prefix)?;
+            println!("deleted {count} sources beneath {prefix}/");
             Ok(ExitCode::SUCCESS)
         }
         Command::Idle { target, transport, to, ca, connections, pid, seconds, local_address } => {
@@ -274,45 +297,116 @@ fn replay(file: &Path, speed: f64, args: &RunArgs) -> Outcome<ExitCode> {
     }
 }
 
-/// Runs at one rate after the other. The report of the last one that held is kept.
-fn find_max(args: &RunArgs, p99_ms: f64, attempts: u32, mut search: Search) -> Outcome<ExitCode> {
-    let interrupt = Interrupt::listen()?;
-    let (mut best, mut own_limit) = (None, None);
-    while let Some(rate) = search.next() {
-        let mut is_held = false;
-        for _ in 0..attempts.max(1) {
-            let args = RunArgs { rate: rate.to_string(), ..args.clone() };
-            let plan = match args.plan(None) {
-                Ok(plan) => plan,
-                Err(reason) => return Ok(unusable(&reason)),
-            };
-            let report = one_run(&args, plan, &interrupt)?;
-            if interrupt.is_set() {
-                return Err("interrupted".into());
+/// A search for the highest rate that holds, with the runs that it needs.
+struct Hunt<'a> {
+    args: &'a RunArgs,
+    p99_ms: f64,
+    /// Runs at a rate, of which most decide.
+    runs: u32,
+    interrupt: Interrupt,
+    /// Why the generator itself may have been too slow in a run that did not hold.
+    own_limit: Option<String>,
+}
+
+impl Hunt<'_> {
+    /// Runs once at a rate, prints what came of it, and returns the report if the bound held.
+    fn run_once(&mut self, rate: f64, trials: &mut Trials) -> Outcome<Option<Report>> {
+        let args = RunArgs { rate: rate.to_string(), ..self.args.clone() };
+        let report = one_run(&args, args.plan(None)?, &self.interrupt)?;
+        if self.interrupt.is_set() {
+            return Err("interrupted".into());
+        }
+        let why_not = report.exceeds(self.p99_ms);
+        let times = report.latency.as_ref().or(report.ack_latency.as_ref());
+        let p99 = times.map_or("none".to_owned(), |times| text::time(times.at("p99")));
+        println!("{rate:>12.0}/s  p99 {p99:>12}  {}", why_not.as_deref().unwrap_or("held"));
+        trials.note(why_not.is_none());
+        if why_not.is_none() {
+            return Ok(Some(report));
+        }
+        self.own_limit = report.generator.is_bottleneck.or(self.own_limit.take());
+        Ok(None)
+    }
+
+    /// Runs at a rate until most of `of` runs have decided. Returns whether it holds, the runs, and a report of one
+    /// that held.
+    fn decide(&mut self, rate: f64, of: u32) -> Outcome<(bool, Trials, Option<Report>)> {
+        let (mut trials, mut last) = (Trials::default(), None);
+        loop {
+            last = self.run_once(rate, &mut trials)?.or(last);
+            if let Some(is_held) = trials.verdict(of) {
+                return Ok((is_held, trials, last));
             }
-            let why_not = report.exceeds(p99_ms);
-            let times = report.latency.as_ref().or(report.ack_latency.as_ref());
-            let p99 = times.map_or("none".to_owned(), |times| text::time(times.at("p99")));
-            println!("{rate:>12.0}/s  p99 {p99:>12}  {}", why_not.as_deref().unwrap_or("held"));
-            is_held = why_not.is_none();
+        }
+    }
+}
+
+/// Runs at one rate after the other, and then more often at the rate that was found. If that does not hold any more, the
+/// search goes on below it. The report of the last run that held is kept.
+fn find_max(mut hunt: Hunt<'_>, confirm: u32, bounds: (f64, f64, f64)) -> Outcome<ExitCode> {
+    if let Err(reason) = hunt.args.plan(None) {
+        return Ok(unusable(&reason));
+    }
+    let (from, most, precision) = bounds;
+    let mut search = Search::new(from, most, precision);
+    // What came of each rate that was tried, and the report of the best one.
+    let mut tried: Vec<(f64, Trials)> = Vec::new();
+    let (rate, trials, report) = loop {
+        let mut best = None;
+        while let Some(rate) = search.next() {
+            let (is_held, trials, report) = hunt.decide(rate, hunt.runs)?;
+            tried.push((rate, trials));
             if is_held {
-                best = Some(report);
-                break;
+                best = Some((rate, trials, report));
             }
-            own_limit = report.generator.is_bottleneck.or(own_limit);
+            search.note(rate, is_held);
         }
-        search.note(rate, is_held);
+        let Some((rate, mut trials, mut report)) = best else {
+            warn_of(&hunt);
+            return Err("no rate holds in most runs".into());
+        };
+        while trials.runs < confirm {
+            report = hunt.run_once(rate, &mut trials)?.or(report);
+        }
+        if trials.verdict(trials.runs) == Some(true) {
+            break (rate, trials, report);
+        }
+        println!(
+            "{rate:>12.0}/s  held in {} of {} runs, which is not most: searching below",
+            trials.held, trials.runs
+        );
+        tried.push((rate, trials));
+        search = Search::new(from.min(rate / 2.0), rate * (1.0 - precision), precision);
+    };
+    warn_of(&hunt);
+    println!("highest rate with p99 of at most {} ms: {rate:.0}/s", hunt.p99_ms);
+    let sure = format!(
+        "held in {} of {} runs: with a confidence of 95 %, it holds in {:.0} % of all runs or more",
+        trials.held,
+        trials.runs,
+        trials.share_min() * 100.0
+    );
+    println!("{sure}");
+    let above = tried.iter().filter(|(other, _)| *other > rate).min_by(|a, b| a.0.total_cmp(&b.0));
+    match above {
+        Some((other, trials)) => {
+            println!(
+                "the next higher rate that was tried, {other:.0}/s, held in {} of {} runs",
+                trials.held, trials.runs
+            );
+        }
+        None => println!("no higher rate was tried: --most is {most:.0}"),
     }
-    if let Some(why) = own_limit {
+    if let Some(mut report) = report {
+        report.labels.insert("find_max".to_owned(), format!("{rate:.0}/s {sure}"));
+        keep(hunt.args, &report)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn_of(hunt: &Hunt<'_>) {
+    if let Some(why) = &hunt.own_limit {
         println!("WARNING: where it did not hold, the generator may have been the bottleneck: {why}");
-    }
-    match (search.found(), best) {
-        (Some(rate), Some(report)) => {
-            println!("highest rate with p99 of at most {p99_ms} ms: {rate:.0}/s");
-            keep(args, &report)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => Err("no rate holds".into()),
     }
 }
 

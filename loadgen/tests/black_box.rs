@@ -181,7 +181,20 @@ fn a_recording_is_replayed_and_reports_are_kept() {
     is_whole(&whole, 200, 400);
     assert_eq!(whole["labels"]["what"], "replay");
     let page = std::fs::read_to_string(&html).expect("a page");
-    assert_eq!(page.matches("<svg").count(), 3);
+    assert_eq!(page.matches("<svg").count(), 4);
+    // Published and delivered have scales of their own, and the page can be read in the dark.
+    assert!(page.contains("Messages published a second") && page.contains("Messages delivered a second"));
+    assert!(page.contains("prefers-color-scheme:dark"));
+    for color in [
+        "fill=\"#FFFFFF\"",
+        "stroke=\"#F0F0F0\"",
+        "stroke=\"#000000\"",
+        "stroke=\"#1F6FEB\"",
+        "stroke=\"#C0392B\"",
+    ] {
+        // A colour of the plots that the style does not know would stay dark on dark.
+        assert!(page.matches(color).count() > 1, "{color} is in no plot, or not in the style");
+    }
     assert!(!page.contains("src="), "the page needs nothing else");
     let same = loadgen(&["compare", &json, &json, "--worse-max", "1.0"]);
     assert!(same.status.success());
@@ -196,7 +209,45 @@ fn a_search_finds_a_rate_that_holds() {
     let text = String::from_utf8_lossy(&out.stdout);
     // A machine that is busy with other things may not send even these few in time; then the report says so.
     let is_found = text.contains("highest rate") && out.status.success();
+    if is_found {
+        assert!(text.contains("with a confidence of 95 %"), "{text}");
+        assert!(text.contains("no higher rate was tried: --most is 500"), "{text}");
+        assert!(text.matches("500/s  p99").count() >= 5, "the rate is run several times: {text}");
+    }
     assert!(is_found || text.contains("were sent"), "{text}");
+}
+
+/// Asks a node for the number of sources that match a pattern, at most a page of them.
+fn sources(node: &Node, pattern: &str) -> usize {
+    let mut get = std::net::TcpStream::connect(&node.http).expect("the node");
+    let path = format!("/v1/sources?pattern={pattern}&limit=1000");
+    write!(get, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asked");
+    let text = std::io::read_to_string(get).expect("an answer");
+    text.matches("\"source\":").count()
+}
+
+/// What a run had published stayed in the cluster for ever, under names that nobody could tell from others.
+#[test]
+fn what_runs_leave_behind_is_deleted_and_nothing_else() {
+    let node = Node::start();
+    report(&node, &["run", "--records", "700", "--rate", "max", "--seconds", "30", "--sources", "700"]);
+    let other = ["--prefix", "mine/all", "--count", "40"];
+    let filled = loadgen(&[&["fill", "--to", &node.http][..], &other].concat());
+    assert!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
+    assert_eq!((sources(&node, "loadgen/**"), sources(&node, "**")), (700, 740));
+    let cleaned = loadgen(&["clean", "--to", &node.http]);
+    let text = String::from_utf8_lossy(&cleaned.stdout);
+    assert!(cleaned.status.success() && text.contains("deleted 700 sources beneath loadgen/"), "{cleaned:?}");
+    assert_eq!((sources(&node, "loadgen/**"), sources(&node, "**")), (0, 40));
+    let cleaned = loadgen(&["clean", "--to", &node.http, "--prefix", "mine/all"]);
+    assert!(String::from_utf8_lossy(&cleaned.stdout).contains("deleted 40 sources"), "{cleaned:?}");
+    let cleaned = loadgen(&["clean", "--to", &node.http, "--prefix", "mine/all"]);
+    assert!(String::from_utf8_lossy(&cleaned.stdout).contains("deleted 0 sources"), "{cleaned:?}");
+    let refused = loadgen(&["clean", "--to", &node.http, "--prefix", "**"]);
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--prefix"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn check_right(access: &Access, right: Right) -> Result<(), Refusal> {
     }
     let what = match right {
         Right::Public | Right::Known | Right::Observe => "observe",
-        Right::Subscribe => "subscribe",
+        Right::Subscribe | Right::ReadSystem => "subscribe",
         Right::Publish => "publish",
         Right::Admin => "administrate",
     };

@@ -4,6 +4,7 @@
 //! is not in the table reaches no handler.
 
 use super::rights::Right;
+use crate::protocol::extension::ExtensionKind;
 
 /// Something that clients can ask for by a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub enum Resource {
     Drain,
     /// The request that the cluster forgets a member.
     Forget,
+    /// All definitions of a kind.
+    Extensions(ExtensionKind),
+    /// One definition of a kind, and what can be asked of it.
+    Extension(ExtensionKind),
     /// The description of all requests over HTTP.
     OpenApi,
     /// The description of the messages over WebSocket.
@@ -52,7 +57,7 @@ pub enum Resource {
 
 impl Resource {
     /// All there are.
-    pub const ALL: [Resource; 20] = [
+    pub const ALL: [Resource; 28] = [
         Resource::Live,
         Resource::Ready,
         Resource::Metrics,
@@ -64,6 +69,14 @@ impl Resource {
         Resource::Import,
         Resource::Drain,
         Resource::Forget,
+        Resource::Extensions(ExtensionKind::Pull),
+        Resource::Extension(ExtensionKind::Pull),
+        Resource::Extensions(ExtensionKind::Middleware),
+        Resource::Extension(ExtensionKind::Middleware),
+        Resource::Extensions(ExtensionKind::Archive),
+        Resource::Extension(ExtensionKind::Archive),
+        Resource::Extensions(ExtensionKind::Hook),
+        Resource::Extension(ExtensionKind::Hook),
         Resource::OpenApi,
         Resource::AsyncApi,
         Resource::Publish,
@@ -89,6 +102,14 @@ impl Resource {
             Resource::Import => "/v1/import",
             Resource::Drain => "/v1/admin/drain",
             Resource::Forget => "/v1/admin/forget/",
+            Resource::Extensions(ExtensionKind::Pull) => "/v1/pull",
+            Resource::Extension(ExtensionKind::Pull) => "/v1/pull/",
+            Resource::Extensions(ExtensionKind::Middleware) => "/v1/middleware",
+            Resource::Extension(ExtensionKind::Middleware) => "/v1/middleware/",
+            Resource::Extensions(ExtensionKind::Archive) => "/v1/archive",
+            Resource::Extension(ExtensionKind::Archive) => "/v1/archive/",
+            Resource::Extensions(ExtensionKind::Hook) => "/v1/hook",
+            Resource::Extension(ExtensionKind::Hook) => "/v1/hook/",
             Resource::OpenApi => "/v1/openapi.json",
             Resource::AsyncApi => "/v1/asyncapi.json",
             Resource::Publish => "/v1/publish",
@@ -117,7 +138,7 @@ impl Resource {
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Source => &["GET", "PUT", "DELETE"],
+            Resource::Source | Resource::Extension(_) => &["GET", "PUT", "DELETE"],
             Resource::Graphql => &["GET", "POST"],
             Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],
             _ => &["GET"],
@@ -132,6 +153,7 @@ impl Resource {
             Resource::GraphqlPage | Resource::WebPage | Resource::WebAsset => Right::Public,
             Resource::OpenApi | Resource::AsyncApi | Resource::Graphql => Right::Known,
             Resource::Metrics | Resource::Members => Right::Observe,
+            Resource::Extensions(_) | Resource::Extension(_) => Right::Observe,
             Resource::Sources | Resource::Source | Resource::SubscribeSocket => Right::Subscribe,
             Resource::Stream | Resource::Export => Right::Subscribe,
             Resource::Publish | Resource::PublishSocket | Resource::Import => Right::Publish,
@@ -143,8 +165,27 @@ impl Resource {
     pub fn right_for(self, method: &str) -> Right {
         match (self, method) {
             (Resource::Source, "PUT" | "DELETE") => Right::Publish,
+            (Resource::Extensions(_) | Resource::Extension(_), "PUT" | "POST" | "DELETE") => Right::Admin,
             _ => self.right(),
         }
+    }
+
+    /// The right that a request needs that reads `path` with `query`, both as they stand in the request. Whether all that
+    /// it names may be read is decided afterwards.
+    pub fn right_to_read(self, path: &str, query: &str) -> Right {
+        let is_system = |text: &str| text.starts_with('$') || text.starts_with("%24");
+        let value = |parameter: &str| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            matches!(name, "source" | "pattern") && is_system(value)
+        };
+        let names_system = match self {
+            Resource::Source => path.strip_prefix(self.path()).is_some_and(is_system),
+            Resource::Sources | Resource::Stream | Resource::Export | Resource::SubscribeSocket => {
+                query.split('&').any(value)
+            }
+            _ => false,
+        };
+        if names_system { Right::ReadSystem } else { self.right() }
     }
 
     /// Returns what a path, as it stands in the request, asks for; `None` if there is nothing.
@@ -185,12 +226,34 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_the_systems_names_needs_less() {
+        let reads = |path: &str, query| Resource::of(path).expect(path).right_to_read(path, query);
+        for (path, query) in [
+            ("/v1/sources/$pull/a", ""),
+            ("/v1/sources/%24pull%2Fa", "x=1"),
+            ("/v1/sources", "limit=1&pattern=$pull/*"),
+            ("/v1/stream", "source=%24pull/**"),
+            ("/subscribe", "source=$pull/**"),
+        ] {
+            assert_eq!(reads(path, query), Right::ReadSystem, "{path} {query}");
+        }
+        for (path, query) in
+            [("/v1/sources/a/$b", ""), ("/v1/sources", "pattern=a/$b"), ("/v1/stream", "mode=$")]
+        {
+            assert_eq!(reads(path, query), Right::Subscribe, "{path} {query}");
+        }
+        assert_eq!(reads("/v1/members", "source=$a"), Right::Observe);
+    }
+
+    #[test]
     fn what_changes_a_source_needs_the_right_to_publish() {
         assert_eq!(Resource::Source.right_for("GET"), Right::Subscribe);
         assert_eq!(Resource::Source.right_for("HEAD"), Right::Subscribe);
         for method in ["PUT", "DELETE"] {
             assert_eq!(Resource::Source.right_for(method), Right::Publish);
             assert_eq!(Resource::Drain.right_for(method), Right::Admin);
+            assert_eq!(Resource::Extension(ExtensionKind::Pull).right_for(method), Right::Admin);
         }
+        assert_eq!(Resource::Extension(ExtensionKind::Hook).right_for("GET"), Right::Observe);
     }
 }

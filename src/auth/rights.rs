@@ -17,6 +17,8 @@ pub enum Right {
     Observe,
     /// To read any source. Which ones is decided for each source or pattern.
     Subscribe,
+    /// To read sources of the system's names, which those who may observe may do, too.
+    ReadSystem,
     /// To publish to any source. Which ones is decided for each record.
     Publish,
     /// To change how the node works.
@@ -46,25 +48,29 @@ impl Rights {
                 Right::Public | Right::Known => true,
                 Right::Observe => self.observe,
                 Right::Subscribe => !self.subscribe.is_empty(),
+                Right::ReadSystem => !self.subscribe.is_empty() || self.observe,
                 Right::Publish => !self.publish.is_empty(),
                 Right::Admin => false,
             }
     }
 
-    /// Returns whether the source may be read.
+    /// Returns whether the source may be read. The system's sources may be read by those who may observe.
     pub fn may_read(&self, source: &str) -> bool {
-        self.admin || self.subscribe.matches(source)
+        self.admin || self.subscribe.matches(source) || (self.observe && Source::is_system(source))
     }
 
     /// Returns whether every source that the pattern can match may be read.
     pub fn may_read_all(&self, pattern: &Pattern) -> bool {
-        self.admin || self.subscribe.includes(pattern)
+        let is_system = || Source::is_system(pattern.as_str());
+        self.admin || self.subscribe.includes(pattern) || (self.observe && is_system())
     }
 
     /// Returns the pattern by which to look for what `asked` matches and may be read, if one is narrower than that.
     pub fn narrowed(&self, asked: Pattern) -> Pattern {
         match self.subscribe.patterns() {
-            [own] if !self.admin && PatternSet::new(vec![asked.clone()]).includes(own) => own.clone(),
+            [own] if !self.admin && !self.observe && PatternSet::new(vec![asked.clone()]).includes(own) => {
+                own.clone()
+            }
             _ => asked,
         }
     }
@@ -96,6 +102,15 @@ mod tests {
             assert!(admin.may(right), "{right:?}");
         }
         assert!(admin.may_publish("$sys/a") && admin.may_read_all(&Pattern::parse("**").expect("pattern")));
+    }
+
+    #[test]
+    fn who_observes_reads_the_systems_names() {
+        let observer = Rights { observe: true, ..Rights::default() };
+        assert!(!observer.may(Right::Subscribe) && observer.may(Right::ReadSystem));
+        assert!(observer.may_read("$pull/a") && !observer.may_read("a"));
+        let reads = |text: &str| observer.may_read_all(&Pattern::parse(text).expect(text));
+        assert!(reads("$pull/*") && reads("$pull/**") && !reads("**") && !reads("*/a"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod doctor;
 mod environment;
 mod export;
 mod exposition;
+mod extend;
 mod format;
 mod get;
 mod health;
@@ -139,6 +140,8 @@ enum Command {
     Export(export::Arguments),
     /// Publish the lines of an export
     Import(import::Arguments),
+    /// Let the cluster fetch from other places and publish what it finds
+    Pull(extend::pull::Arguments),
     /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
@@ -219,6 +222,7 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         Command::History(arguments) => history::run(&arguments, given),
         Command::Export(arguments) => export::run(&arguments, given),
         Command::Import(arguments) => import::run(&arguments, given),
+        Command::Pull(arguments) => extend::pull::run(&arguments, given),
         Command::Health(arguments) => health::run(&arguments, given),
         Command::Members(arguments) => members::run(&arguments, given),
         Command::Top(arguments) => top::run(&arguments, given),

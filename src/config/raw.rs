@@ -39,7 +39,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     type Value = Text;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a whole number or a list of texts")
+        f.write_str("a text, a number or a list of texts")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
@@ -51,6 +51,10 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Text, E> {
+        Ok(Text(number.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Text, E> {
         Ok(Text(number.to_string()))
     }
 
@@ -179,6 +183,13 @@ pub struct Raw {
     /// [default: lan]
     #[arg(long, env = "ANODE_PROFILE", value_name = "lan|wan|local")]
     pub profile: Option<Text>,
+    /// Share of records whose way over the nodes is traced, from 0 to 1; every node traces the same ones [default: 0]
+    #[arg(long, env = "ANODE_TRACE_SAMPLE", value_name = "RATE", allow_hyphen_values = true)]
+    pub trace_sample: Option<Text>,
+    /// Where traces are sent: a receiver of OTLP over HTTP, such as an OpenTelemetry collector at http://127.0.0.1:4318;
+    /// without a path, /v1/traces
+    #[arg(long, env = "ANODE_TRACE_ENDPOINT", value_name = "URL")]
+    pub trace_endpoint: Option<Text>,
     /// Form of the log, which is written to stderr [default: text]
     #[arg(long, env = "ANODE_LOG", value_name = "text|json")]
     pub log: Option<Text>,
@@ -285,6 +296,8 @@ impl Raw {
                 .or(file.max_connections_per_address),
             max_subscriptions: self.max_subscriptions.or(file.max_subscriptions),
             profile: self.profile.or(file.profile),
+            trace_sample: self.trace_sample.or(file.trace_sample),
+            trace_endpoint: self.trace_endpoint.or(file.trace_endpoint),
             log: self.log.or(file.log),
             log_level: self.log_level.or(file.log_level),
             cassandra: self.cassandra.or(file.cassandra),

@@ -202,7 +202,13 @@ fn unknown_keys_and_wrong_kinds_in_the_file_are_errors() {
     let error = Raw::from_toml("http = \"a\"\nhtpt = 1\n", Path::new("x.toml")).expect_err("unknown key");
     assert_eq!((error.field.as_str(), error.value.as_str()), ("--config", "x.toml"));
     assert!(error.allowed.contains("htpt"), "{error}");
-    for bad in ["http = true", "http = 1.5", "[http]", "workers = [1]", "http", "max_memory = 1"] {
+    for bad in ["http = true", "[http]", "workers = [1]", "http", "max_memory = 1"] {
         assert!(Raw::from_toml(bad, Path::new("x")).is_err(), "{bad}");
+    }
+    for (bad, flag) in
+        [("http = 1.5", "--http"), ("workers = 1.5", "--workers"), ("trace-sample = 1.5", "--trace-sample")]
+    {
+        let raw = Raw::from_toml(bad, Path::new("x")).expect("a number");
+        assert_eq!(check(&raw, MACHINE).expect_err(bad).field, flag);
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn hosts(flag: &str, text: &str) -> Result<Vec<HostPort>, ConfigError
     Ok(targets)
 }
 
-fn host_port(text: &str) -> Option<HostPort> {
+pub(super) fn host_port(text: &str) -> Option<HostPort> {
     let (host, port) = text.rsplit_once(':')?;
     // Rust would parse `+7` as a number, which is not a valid port.
     let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten()?;

@@ -19,16 +19,26 @@ use crate::protocol::refusal::{Code, Refusal};
 /// Number of windows of the least rate in which a body must arrive.
 const BODY_WINDOWS_MAX: u32 = 3;
 
-/// Reads a body to its end. Afterwards its client is not waited for any longer.
+/// Reads the body of a publish to its end. Afterwards its client is not waited for any longer.
 pub(super) async fn read(app: &App, seat: &Arc<Seat>, body: Body) -> Result<HeldBody, Problem> {
-    if body.size_hint().lower() > app.body_bytes_max as u64 {
-        return Err(too_large(app));
+    read_up_to(app, seat, body, app.body_bytes_max).await
+}
+
+/// Reads a body of at most `bytes_max` bytes as [`read`] does.
+pub(super) async fn read_up_to(
+    app: &App,
+    seat: &Arc<Seat>,
+    body: Body,
+    bytes_max: usize,
+) -> Result<HeldBody, Problem> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large(app, bytes_max));
     }
     let mut held = seat.hold_body();
     let mut pieces = BodyPieces::within(body, BODY_WINDOWS_MAX);
     while let Some(piece) = pieces.next(app, seat).await? {
-        if held.bytes().len() + piece.len() > app.body_bytes_max {
-            return Err(too_large(app));
+        if held.bytes().len() + piece.len() > bytes_max {
+            return Err(too_large(app, bytes_max));
         }
         held.extend(&piece);
     }
@@ -112,7 +122,7 @@ fn too_slow() -> Problem {
     Problem::new(Code::TooSlow, detail)
 }
 
-fn too_large(app: &App) -> Problem {
+fn too_large(app: &App, bytes_max: usize) -> Problem {
     app.node.metrics().refused(Code::TooLarge);
-    Refusal::new(Code::TooLarge, format!("the body has more than {} bytes", app.body_bytes_max)).into()
+    Refusal::new(Code::TooLarge, format!("the body has more than {bytes_max} bytes")).into()
 }

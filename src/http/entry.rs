@@ -59,7 +59,12 @@ pub(super) async fn around(State(app): State<App>, request: Request, next: Next)
     let mut response = match check(&app, &caller, &request) {
         Ok(_) if is_preflight(&request) => preflight(),
         Ok(admitted) => answer(request, admitted, next).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
+                app.node.refused(problem.status(), &problem.refusal(), peer.address);
+            }
+            problem.into_response()
+        }
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -106,6 +111,9 @@ fn check(app: &App, caller: &Caller, request: &Request) -> Result<Admitted, Prob
         // The page itself tells nothing of the node.
         Some(Resource::Graphql) if wants_page(request.method(), request.uri(), request.headers()) => {
             Right::Public
+        }
+        Some(resource) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            resource.right_to_read(request.uri().path(), request.uri().query().unwrap_or_default())
         }
         Some(resource) => resource.right_for(request.method().as_str()),
         None => Right::Known,

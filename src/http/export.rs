@@ -11,13 +11,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use futures_util::stream;
 
-use super::RecordWalk;
 use super::app::{App, HandlerResult, apart, typed};
 use super::entry::Sender;
 use super::leased::lease;
 use super::params::Query;
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::json::write_export_line;
+use crate::record::RecordWalk;
 
 /// The media type of lines of JSON.
 const LINES_TYPE: &str = "application/x-ndjson";

@@ -31,6 +31,7 @@ mod buffers;
 mod entry;
 mod exchange;
 mod export;
+mod extensions;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod graphql;
@@ -68,11 +69,12 @@ use crate::cluster::members::MemberInfo;
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::draft::PublishFrame;
+use crate::protocol::draft::{Draft, PublishFrame};
 use crate::protocol::etag::Precondition;
-use crate::protocol::refusal::Refusal;
+use crate::protocol::extension::{ExtensionKind, ListedExtension};
+use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::FrameReply;
-use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, SharedRecord};
+use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, RecordWalk, SharedRecord};
 
 pub use app::HttpOptions;
 pub use authority::check_host;
@@ -102,15 +104,6 @@ pub trait PageSearch: Send {
     fn advance(&mut self) -> bool;
     /// Returns the records that were found, in the order of their names.
     fn into_records(self: Box<Self>) -> Vec<SharedRecord>;
-}
-
-/// A walk through all records that match a pattern, deletions included, in parts that take about a millisecond.
-pub trait RecordWalk: Send {
-    /// Returns the next records, of about `bytes` bytes of memory together; fewer if there is no time for more. Called on
-    /// a thread for blocking work.
-    fn next_part(&mut self, bytes: usize) -> Vec<SharedRecord>;
-    /// Returns whether all records have been returned.
-    fn is_over(&self) -> bool;
 }
 
 /// Why a member is not forgotten.
@@ -181,6 +174,21 @@ pub trait NodeService: Send + Sync + 'static {
     /// Tells all nodes to forget a member that will not come back. Returns the boot number of the life that is
     /// forgotten.
     fn forget(&self, member: &str) -> Result<u64, ForgetError>;
+    /// Everything of this kind that users added, in the order of names. Called on a thread for blocking work.
+    fn extensions(&self, kind: ExtensionKind) -> Vec<ListedExtension> {
+        let _ = kind;
+        Vec::new()
+    }
+    /// Reads the body of a request that puts a definition, which is TOML or JSON. Returns the JSON text that is kept, or
+    /// what is wrong with the body.
+    fn read_extension(&self, kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<u8>, Refusal> {
+        let _ = (kind, body, is_toml);
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Publishes a record of the system's names, for an admin, and sends the reply once it is stored.
+    fn tell(&self, draft: Draft<'_>, reply: Reply) {
+        drop((draft, reply));
+    }
     /// Opens a subscription for a client at `address` with these rights. `query` is the part of the URL after the `?`
     /// as a WebSocket on `/subscribe` has it. Returns the socket from which the frames are read that such a WebSocket
     /// would be sent; the subscription ends when the socket is closed.
@@ -191,6 +199,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn metrics(&self) -> &Metrics;
     /// The memory that clients may make the node hold.
     fn memory(&self) -> &Arc<Budget>;
+    /// Counts and logs a request of a client at `address` that the door has refused with this HTTP status.
+    fn refused(&self, status: u16, refusal: &Refusal, address: IpAddr);
     /// Counts a request that was refused because it would have held too much memory.
     fn memory_refused(&self, wanted: MemoryUse);
 }

@@ -78,6 +78,11 @@ impl Problem {
         self
     }
 
+    /// The refusal that the problem tells.
+    pub(super) fn refusal(&self) -> Refusal {
+        Refusal::new(self.code, self.detail.clone())
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.status.as_u16()

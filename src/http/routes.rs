@@ -27,7 +27,7 @@ use super::problem::{Problem, retry_after};
 use super::publish::publish;
 use super::source::{delete_source, put_source, source};
 use super::waiting::PageWait;
-use super::{HttpOptions, NodeService, PageRequest, web};
+use super::{HttpOptions, NodeService, PageRequest, extensions, web};
 use crate::auth::Resource;
 use crate::memory::MemoryUse;
 use crate::protocol::refusal::Code;
@@ -70,6 +70,10 @@ fn handler_of(resource: Resource, engine: &Arc<Engine>) -> MethodRouter<App> {
         Resource::Import => post(import),
         Resource::Drain => post(drain),
         Resource::Forget => post(forget),
+        Resource::Extensions(kind) => get(move |app, query| extensions::list(kind, app, query)),
+        Resource::Extension(kind) => get(move |app, uri, query| extensions::one(kind, app, uri, query))
+            .put(move |app, seat, request| extensions::put(kind, app, seat, request))
+            .delete(move |app, uri, query| extensions::delete(kind, app, uri, query)),
         Resource::OpenApi => get(openapi),
         Resource::AsyncApi => get(asyncapi),
         Resource::Publish => post(publish),

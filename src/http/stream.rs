@@ -87,21 +87,35 @@ pub(super) struct ClientStream<L> {
 }
 
 /// Tokio's socket as a layer uses it: it returns `WouldBlock` instead of waiting.
-struct Nonblocking<'a>(&'a tokio::net::TcpStream);
+struct Nonblocking<'a> {
+    socket: &'a tokio::net::TcpStream,
+    /// Whether the system is asked and not tokio, which says `WouldBlock` of every socket that it has not been told
+    /// about so far.
+    is_direct: bool,
+}
 
 impl Read for Nonblocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        match self.is_direct {
+            true => (&*SockRef::from(self.socket)).read(buffer),
+            false => self.socket.try_read(buffer),
+        }
     }
 }
 
 impl Write for Nonblocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        match self.is_direct {
+            true => (&*SockRef::from(self.socket)).write(bytes),
+            false => self.socket.try_write(bytes),
+        }
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(pieces)
+        match self.is_direct {
+            true => (&*SockRef::from(self.socket)).write_vectored(pieces),
+            false => self.socket.try_write_vectored(pieces),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -156,7 +170,7 @@ impl<L: SocketLayer> ClientStream<L> {
         mut work: impl FnMut(&mut L, &mut Nonblocking<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         loop {
-            match work(&mut self.layer, &mut Nonblocking(&self.socket)) {
+            match work(&mut self.layer, &mut Nonblocking { socket: &self.socket, is_direct: false }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // A layer gives up after some vain work, so that others have their turn.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -194,13 +208,13 @@ impl<L: SocketLayer> ClientStream<L> {
     }
 
     /// Writes as [`ClientStream::poll_layer`] does. Fails if the client has not taken enough for too long, or
-    /// if the connection was cut.
+    /// if the connection was cut and the client has no room.
     fn poll_written<T>(
         &mut self,
         cx: &mut Context<'_>,
-        work: impl FnMut(&mut L, &mut Nonblocking<'_>) -> io::Result<T>,
+        mut work: impl FnMut(&mut L, &mut Nonblocking<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        let polled = self.poll_layer(cx, Direction::Writing, work);
+        let polled = self.poll_layer(cx, Direction::Writing, &mut work);
         if polled.is_ready() {
             return polled;
         }
@@ -208,7 +222,17 @@ impl<L: SocketLayer> ClientStream<L> {
             self.seat.begin_waiting();
         }
         if self.seat.is_cut() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            // A connection may be cut before tokio was told of its socket for the first time.
+            return match work(&mut self.layer, &mut Nonblocking { socket: &self.socket, is_direct: true }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                done => Poll::Ready(done),
+            };
         }
         let reader = self.reader.get_or_insert_with(Pace::start);
         if reader.poll_too_slow(cx).is_ready() {
@@ -338,5 +362,75 @@ impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
         ready!(self.poll_problem(cx))?;
         ready!(self.poll_written(cx, |layer, socket| layer.end(socket)))?;
         Poll::Ready(SockRef::from(&*self.socket).shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::task::Waker;
+
+    use tokio::io::AsyncWrite;
+
+    use super::super::exchange::Exchanges;
+    use super::super::places::{Places, Seat};
+    use super::super::tests::{Few, Held};
+    use super::*;
+
+    /// A connection that a client has just opened, and the places of the control plane, of which it has the only one.
+    fn connection(
+        node: &Arc<Few>,
+    ) -> (std::net::TcpStream, Pin<Box<ClientStream<Held>>>, Arc<Seat>, Arc<Places>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
+        let (socket, _) = listener.accept().expect("accepts");
+        socket.set_nonblocking(true).expect("nonblocking");
+        let places = Arc::new(Places::new(1, 1 << 20, node.memory().clone()));
+        let seat = Arc::new(Seat::new(places.clone(), places.take().expect("a place")));
+        let exchanges = Arc::new(Exchanges::default());
+        exchanges.handle_asked();
+        let socket = ClientSocket { socket, layer: Held::default() };
+        let stream = ClientStream::new(socket, Vec::new(), node.clone(), seat.clone(), exchanges);
+        (client, Box::pin(stream.expect("taken over")), seat, places)
+    }
+
+    /// A connection that lost its place before tokio had been told of its socket ended without an answer.
+    #[test]
+    fn a_connection_that_is_cut_at_once_is_answered_all_the_same() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let (mut client, mut stream, seat, places) = connection(&Arc::new(Few::default()));
+            seat.begin_waiting();
+            assert!(places.take().is_some() && seat.is_cut(), "another connection has the place");
+            let mut cx = Context::from_waker(Waker::noop());
+            // The runtime has not looked for events between taking over the socket and this.
+            let written = stream.as_mut().poll_write(&mut cx, b"an answer");
+            assert!(matches!(written, Poll::Ready(Ok(9))), "{written:?}");
+            assert!(matches!(stream.as_mut().poll_flush(&mut cx), Poll::Ready(Ok(()))));
+            assert!(matches!(stream.as_mut().poll_shutdown(&mut cx), Poll::Ready(Ok(()))));
+            let mut read = String::new();
+            client.read_to_string(&mut read).expect("read");
+            assert_eq!(read, "an answer");
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let (_client, mut stream, seat, places) = connection(&Arc::new(Few::default()));
+            seat.begin_waiting();
+            assert!(places.take().is_some(), "another connection has the place");
+            let mut cx = Context::from_waker(Waker::noop());
+            let piece = [0; 64 * 1024];
+            let ended = loop {
+                match stream.as_mut().poll_write(&mut cx, &piece) {
+                    Poll::Ready(Ok(_)) => {}
+                    other => break other,
+                }
+            };
+            let Poll::Ready(Err(error)) = ended else { panic!("it waits") };
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        });
     }
 }

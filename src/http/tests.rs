@@ -26,7 +26,7 @@ const OPTIONS: HttpOptions =
 
 /// A layer that changes nothing, but holds what it is said to have read of the socket before.
 #[derive(Default)]
-struct Held(Vec<u8>);
+pub(super) struct Held(Vec<u8>);
 
 impl SocketLayer for Held {
     fn read(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -89,7 +89,7 @@ impl Default for TestDoor {
 
 /// A node of a few records.
 #[derive(Default)]
-struct Few {
+pub(super) struct Few {
     records: Mutex<BTreeMap<String, SharedRecord>>,
     metrics: Metrics,
     memory: Memory,
@@ -322,6 +322,10 @@ impl NodeService for Few {
 
     fn memory(&self) -> &Arc<Budget> {
         &self.memory.0
+    }
+
+    fn refused(&self, status: u16, _: &Refusal, _: IpAddr) {
+        self.metrics.clients.refused(status);
     }
 
     fn memory_refused(&self, wanted: MemoryUse) {

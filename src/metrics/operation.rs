@@ -159,6 +159,27 @@ pub struct QueueBytes {
     pub streams: Gauge,
 }
 
+/// Spans of traced records since the start, by what became of them.
+#[derive(Debug, Default)]
+pub struct TraceCounters {
+    /// Spans that the receiver has taken.
+    pub sent: Counter,
+    /// Spans that were dropped because too many waited.
+    pub dropped_queue: Counter,
+    /// Spans that were dropped because the receiver did not take them.
+    pub dropped_endpoint: Counter,
+}
+
+impl TraceCounters {
+    pub(super) fn write(&self, text: &mut Exposition<'_>) {
+        text.counter("trace_spans_sent_total", "Spans of traces that were sent.", &self.sent);
+        text.head("trace_spans_dropped_total", "counter", "Spans of traces that were dropped, by reason.");
+        for (reason, counter) in [("queue", &self.dropped_queue), ("endpoint", &self.dropped_endpoint)] {
+            text.line(format_args!("trace_spans_dropped_total{{reason=\"{reason}\"}} {}", counter.get()));
+        }
+    }
+}
+
 /// Bounds that an operator may set, to be compared with what is used.
 #[derive(Debug, Default)]
 pub struct LimitGauges {

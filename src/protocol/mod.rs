@@ -11,6 +11,7 @@ mod ack;
 pub mod answer;
 pub mod draft;
 pub mod etag;
+pub mod extension;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod json;

@@ -15,6 +15,7 @@ mod pattern;
 mod source;
 mod stamp;
 mod time;
+mod walk;
 pub mod wire;
 pub mod words;
 
@@ -31,6 +32,7 @@ pub use pattern::{Pattern, PatternError, Segment};
 pub use source::{Source, SourceError};
 pub use stamp::{Stamp, next_ts};
 pub use time::Now;
+pub use walk::RecordWalk;
 
 /// Number of bytes that every record's checksum begins with: eight 64-bit numbers and the 128-bit hash of the
 /// data.

@@ -7,26 +7,29 @@ use std::sync::Arc;
 
 use super::acks::{AnswerState, ByWhom, PublishHost, Waiter};
 use super::clock;
+use super::extend_host::ExtendNode;
 use super::forgetting;
 use super::framing::message::Codec;
-use super::guests::{self, Guest};
 use super::lifecycle::Phase;
 use super::mailbox::Mailbox;
+use super::map_walk::MapWalk;
 use super::session::{Endpoint, Session};
 use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights, SessionEntry};
 use crate::cluster::members::MemberInfo;
-use crate::http::{ForgetError, NodeService, Nudge, PageRequest, PageSearch, RecordWalk, Reply, SourceWatch};
+use crate::extend;
+use crate::http::{ForgetError, NodeService, Nudge, PageRequest, PageSearch, Reply, SourceWatch};
 use crate::ingest::Accepted;
-use crate::latest::{Cursor, Listing};
-use crate::limits::{SCAN_STEPS_PER_TURN, SHARDS};
+use crate::latest::Listing;
+use crate::limits::SCAN_STEPS_PER_TURN;
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
-use crate::protocol::draft::{Draft, PublishFrame};
+use crate::protocol::draft::{Draft, Item, Items, PublishFrame};
 use crate::protocol::etag::Precondition;
+use crate::protocol::extension::{ExtensionKind, ListedExtension};
 use crate::protocol::refusal::{Code, Refusal};
-use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, Record, SharedRecord};
+use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, Record, RecordWalk, SharedRecord};
 use crate::store::StoreHealth;
 
 /// The control plane's view of a node.
@@ -78,7 +81,7 @@ impl NodeService for Control {
     }
 
     fn walk(&self, pattern: Pattern, reader: Option<Access>) -> Box<dyn RecordWalk> {
-        Box::new(MapWalk { shared: self.0.clone(), pattern, reader, shard: 0, cursor: Cursor::default() })
+        Box::new(MapWalk::new(self.0.clone(), pattern, reader))
     }
 
     fn watch(&self, source: &str, nudge: Nudge) -> Option<Box<dyn SourceWatch>> {
@@ -101,14 +104,7 @@ impl NodeService for Control {
         let id = format!("{}-graphql-{number}", shared.boot);
         let mut session = Session::open(Endpoint::Subscribe, Codec::Json, query, id)?;
         session.guard(access.map_or(SessionEntry::Open, SessionEntry::Known), address, clock::now())?;
-        let (socket, outer) = guests::socket_pair().map_err(|error| {
-            Refusal::new(Code::Overloaded, format!("no further subscription can be opened: {error}"))
-        })?;
-        let worker = shared.guests.push(number, Guest { socket, session, address });
-        if let Some(mailbox) = shared.mailboxes().get(worker) {
-            mailbox.wake();
-        }
-        Ok(outer)
+        shared.invite(number, session, address)
     }
 
     fn publish(
@@ -118,7 +114,7 @@ impl NodeService for Control {
         reply: Reply,
         rights: Option<&PublishRights>,
     ) {
-        let host = HttpPublisher { shared: &self.0, condition: None };
+        let host = HttpPublisher { shared: &self.0, way: Way::Client };
         self.0.acks.publish_http(&host, clock::now(), frame, level, (reply, rights));
         self.0.wake_wanted();
         self.0.wake_gossip();
@@ -132,8 +128,24 @@ impl NodeService for Control {
         reply: Reply,
         rights: Option<&PublishRights>,
     ) {
-        let host = HttpPublisher { shared: &self.0, condition: Some(condition) };
+        let host = HttpPublisher { shared: &self.0, way: Way::IfHolds(condition) };
         self.0.acks.publish_http(&host, clock::now(), frame, level, (reply, rights));
+        self.0.wake_wanted();
+        self.0.wake_gossip();
+    }
+
+    fn extensions(&self, kind: ExtensionKind) -> Vec<ListedExtension> {
+        extend::list(kind, &ExtendNode(self.0.clone()))
+    }
+
+    fn read_extension(&self, kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<u8>, Refusal> {
+        extend::read_body(kind, body, is_toml)
+    }
+
+    fn tell(&self, draft: Draft<'_>, reply: Reply) {
+        let host = HttpPublisher { shared: &self.0, way: Way::System };
+        let frame = PublishFrame { items: Items::One(Item { id: None, draft: Ok(draft) }), is_batch: false };
+        self.0.acks.publish_http(&host, clock::now(), &frame, AckLevel::Stored, (reply, None));
         self.0.wake_wanted();
         self.0.wake_gossip();
     }
@@ -177,6 +189,11 @@ impl NodeService for Control {
         &self.0.memory
     }
 
+    fn refused(&self, status: u16, refusal: &Refusal, address: IpAddr) {
+        self.0.metrics.clients.refused(status);
+        self.0.complaints.refused(clock::now().mono_us, status, refusal, address);
+    }
+
     fn memory_refused(&self, wanted: MemoryUse) {
         self.0.memory_refused(wanted);
     }
@@ -201,47 +218,6 @@ impl PageSearch for MapSearch {
     }
 }
 
-/// A walk through the map, shard by shard.
-struct MapWalk {
-    shared: Arc<Shared>,
-    pattern: Pattern,
-    reader: Option<Access>,
-    /// The shard that is looked through.
-    shard: usize,
-    cursor: Cursor,
-}
-
-impl RecordWalk for MapWalk {
-    fn next_part(&mut self, bytes: usize) -> Vec<SharedRecord> {
-        let (mut found, mut found_bytes, mut steps) = (Vec::new(), 0, SCAN_STEPS_PER_TURN);
-        while steps > 0 && found_bytes < bytes && !self.is_over() {
-            let before = found.len();
-            let latest = self.shared.ingest.latest();
-            latest.scan(self.shard, &self.pattern, &mut self.cursor, &mut steps, &mut |record, _| {
-                found.push(record.clone());
-                found_bytes += record.cost_bytes();
-                found_bytes < bytes
-            });
-            // Rights may be many patterns, so they are asked without the lock of the shard.
-            if let Some(reader) = &self.reader {
-                let mut rest = found.split_off(before);
-                rest.retain(|record| reader.rights().may_read(record.source.as_str()));
-                found.append(&mut rest);
-            }
-            if self.cursor.is_over() {
-                self.shard += 1;
-                self.cursor = Cursor::default();
-            }
-        }
-        self.shared.metrics.scan_steps.add((SCAN_STEPS_PER_TURN - steps) as u64);
-        found
-    }
-
-    fn is_over(&self) -> bool {
-        self.shard >= SHARDS
-    }
-}
-
 /// The place of one request among those that wait for a change, which it leaves when this is dropped.
 struct RegisteredWatch {
     shared: Arc<Shared>,
@@ -260,7 +236,7 @@ impl Drop for RegisteredWatch {
 /// Answers the requests over HTTP that are settled by now. Worker 0 calls this in every turn.
 pub(super) fn settle_http(shared: &Shared, now: Now) {
     if !shared.acks.is_http_empty() {
-        let host = HttpPublisher { shared, condition: None };
+        let host = HttpPublisher { shared, way: Way::Client };
         shared.acks.settle_http(now.mono_us, &host);
     }
 }
@@ -268,8 +244,18 @@ pub(super) fn settle_http(shared: &Shared, now: Now) {
 /// The node as a publish over HTTP sees it.
 struct HttpPublisher<'a> {
     shared: &'a Shared,
-    /// The condition on the latest record of the source, if there is one.
-    condition: Option<&'a Precondition>,
+    way: Way<'a>,
+}
+
+/// How a record comes to the map.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// Through the gate, as a client's.
+    Client,
+    /// Through the gate, if a condition holds for the latest record of its source.
+    IfHolds(&'a Precondition),
+    /// Past the gate, as a record of the system's names.
+    System,
 }
 
 impl HttpPublisher<'_> {
@@ -289,10 +275,11 @@ impl HttpPublisher<'_> {
         token: Option<u64>,
     ) -> Result<Accepted, Refusal> {
         let ingest = &self.shared.ingest;
-        match (self.condition, token) {
-            (None, None) => ingest.publish_by(now, draft, by.rights),
-            (None, Some(token)) => ingest.publish_awaited(now, draft, by.rights, token),
-            (Some(condition), _) => {
+        match (self.way, token) {
+            (Way::System, _) => ingest.tell(now, draft),
+            (Way::Client, None) => ingest.publish_by(now, draft, by.rights),
+            (Way::Client, Some(token)) => ingest.publish_awaited(now, draft, by.rights, token),
+            (Way::IfHolds(condition), _) => {
                 let check = |current: Option<&Record>| condition.check(current, now.wall_us);
                 ingest.publish_if(now, draft, (by.rights, token), check)
             }

@@ -282,9 +282,14 @@ impl Gossip {
                 break;
             }
             self.machine.handle_published(now, &self.records);
-            self.moved += if self.machine.ring().len() > 1 { self.records.len() as u64 } else { 0 };
-            self.records.clear();
             self.perform(now.mono_us, shared);
+            if self.machine.ring().len() > 1 {
+                self.moved += self.records.len() as u64;
+                if let Some(traces) = shared.traces() {
+                    traces.handle_passed_on(&self.records);
+                }
+            }
+            self.records.clear();
             // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a
             // record that is left for a later turn has dropped out of the processor's caches by then, and
             // costs more than all that was done with it before.

@@ -18,6 +18,7 @@ mod acceptor;
 mod account;
 mod acks;
 mod address;
+mod backend;
 mod batch;
 mod clients;
 pub mod clock;
@@ -30,6 +31,7 @@ mod control;
 mod datagram;
 #[cfg(test)]
 mod echo_tests;
+mod extend_host;
 mod forgetting;
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -50,6 +52,7 @@ mod liveness;
 mod loader;
 mod log_limit;
 mod mailbox;
+mod map_walk;
 mod merge_queue;
 mod merging;
 mod node;
@@ -71,7 +74,9 @@ mod takeover;
 mod timer;
 mod tls;
 mod tokens;
+mod traces;
 mod transport;
+mod warnings;
 mod watches;
 mod worker;
 

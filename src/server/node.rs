@@ -13,9 +13,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
+use super::backend;
 use super::clients::Clients;
 use super::clock;
 use super::control::Control;
+use super::extend_host::ExtendNode;
 use super::gossip::{Gossip, Sockets};
 use super::host::WorkerHost;
 use super::key_file::KeyFile;
@@ -28,23 +30,25 @@ use super::resolver;
 use super::shared::{Shared, SharedFiles};
 use super::tls::{self, LAYER_BYTES_MAX};
 use super::tokens;
+use super::traces::{self, Traces};
 use super::transport::Layer;
+use super::warnings::{warn_of_open_gossip, warn_of_strangers};
 use super::watches::Watches;
 use super::worker::{StartGossip, Worker};
-use crate::auth::{Auth, AuthFileError, Door};
+use crate::auth::{Auth, AuthFileError};
 use crate::cluster::members::{Identity as MemberIdentity, MemberInfo, State};
 use crate::cluster::outbox::Outbox;
 use crate::cluster::reconcile::is_too_old;
 use crate::cluster::{self, Heads};
-use crate::config::cluster_key::KeyPhase;
-use crate::config::{Config, ConfigError, StoreKind};
+use crate::config::{Config, ConfigError};
+use crate::extend::Extend;
 use crate::http::{GRACE_US, Http, HttpOptions};
 use crate::ingest::{Bounds, Ingest};
 use crate::limits::SHUTDOWN_US_MAX;
 use crate::metrics::Metrics;
 use crate::record::NodeName;
 use crate::record::hash;
-use crate::store::{BackendKind, NodeIdentity, OpenError, StoreHandle, StoreOptions};
+use crate::store::{NodeIdentity, OpenError, StoreHandle};
 
 /// How long a stop waits until publishes under way are answered and passed on, in microseconds.
 const STOP_DRAIN_US_MAX: u64 = 3_000_000;
@@ -147,6 +151,7 @@ pub struct NodeHandle {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     control: Option<Http<Layer>>,
+    extend: Option<Extend>,
     /// Dropped to end the threads that wait on the other side of the channel.
     alive: Option<Sender<()>>,
 }
@@ -182,7 +187,7 @@ impl Node {
         let (sockets, gossip) = address::bind_gossip(config.gossip).map_err(bind_gossip)?;
         let advertised = address::advertised(&config, gossip)?;
         warn_of_open_gossip(&config);
-        let (store, identity) = open_store(&config)?;
+        let (store, identity) = backend::open(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
         let busy_poll_us = config.busy_poll_us;
@@ -194,6 +199,8 @@ impl Node {
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let control = Http::start(Arc::new(Control(shared.clone())), http_options(&shared.config))?;
+        let changes = shared.ingest.downstream().system_changes.clone();
+        let extend = Extend::start(Arc::new(ExtendNode(shared.clone())), changes)?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
@@ -203,9 +210,11 @@ impl Node {
             shared: shared.clone(),
             threads: Vec::new(),
             control: Some(control),
+            extend: Some(extend),
             alive: Some(alive),
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
+        traces::start(shared.traces(), ended.clone(), &mut handle.threads)?;
         let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, polls.len()));
         let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
@@ -266,6 +275,8 @@ impl NodeHandle {
     /// Stops in order: publishes are refused, those under way are finished and stored, clients are closed,
     /// and the cluster is told. Takes at most [`SHUTDOWN_US_MAX`].
     pub fn stop(mut self) {
+        // What it publishes last is passed on with the records of clients.
+        self.extend = None;
         let shared = &self.shared;
         shared.advance(Phase::Draining);
         if !shared.lifecycle.wait_done(Phase::Draining, STOP_DRAIN_US_MAX) {
@@ -305,6 +316,7 @@ impl NodeHandle {
     /// at most `wait_ms` milliseconds each.
     fn end(&mut self, wait_ms: u64) {
         self.alive = None;
+        self.extend = None;
         drop(self.control.take());
         // A thread that waits for a name server, or still reads a large store, is left behind.
         for _ in 0..wait_ms {
@@ -343,13 +355,6 @@ struct Told {
     gossip: SocketAddr,
 }
 
-/// Least number of bytes that may wait in the store's journal. The number is a 64th of the memory for the
-/// map, between this bound and [`JOURNAL_BYTES_MAX`]. At 57,000 records a second a commit takes 47 ms with
-/// the least, and 3 ms with the largest.
-const JOURNAL_BYTES_MIN: usize = 16 * 1024 * 1024;
-/// Largest number of bytes that may wait in the store's journal.
-const JOURNAL_BYTES_MAX: usize = 128 * 1024 * 1024;
-
 fn http_options(config: &Config) -> HttpOptions {
     HttpOptions {
         body_bytes_max: config.max_frame_bytes,
@@ -378,31 +383,6 @@ fn bind_watchers(address: SocketAddr) -> Result<(Acceptor, SocketAddr), ServerEr
     Ok((Acceptor::new(listener), bound))
 }
 
-fn open_store(config: &Config) -> Result<(StoreHandle, NodeIdentity), OpenError> {
-    let kind = match (config.store, &config.cassandra) {
-        (StoreKind::Memory, _) => BackendKind::Memory,
-        (StoreKind::Cassandra, Some(cassandra)) => BackendKind::Cassandra(Box::new(cassandra.clone())),
-        _ => BackendKind::Embedded,
-    };
-    let options = StoreOptions {
-        history: config.history.get(),
-        node_name: config.node_name.clone(),
-        journal_bytes: (config.max_memory_bytes / 64).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX),
-        ..StoreOptions::new(Arc::new(clock::now), clock::chance())
-    };
-    StoreHandle::open(kind, &config.data_dir, options)
-}
-
-/// Warns if others than this machine can reach a node that asks nobody who they are.
-fn warn_of_strangers(door: &Door, http: SocketAddr) {
-    if door.auth().is_none() && !http.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            %http,
-            "everybody who reaches this address may publish, subscribe and observe: there is no --auth"
-        );
-    }
-}
-
 fn share(
     config: Config,
     (identity, auth): (&NodeIdentity, Option<Auth>),
@@ -425,37 +405,25 @@ fn share(
     store.observe_commits(Box::new(move |took_us| observed.acks.commits.record_us(took_us)));
     let outbox = Outbox::new(identity.node_name.clone(), identity.boot);
     let (store_of_map, tombstones_us) = (store.clone(), config.tombstones_us);
-    let outlets = Outlets { mailboxes, watches: Watches::default(), store: store_of_map, tombstones_us };
-    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let who = (identity.node_name.clone(), identity.boot);
+    let traces = config.traces.clone();
+    let traces = traces.map(|traces| Arc::new(Traces::new(traces, who.clone(), metrics.clone())));
+    let watches = if traces.is_some() { Watches::never_idle() } else { Watches::default() };
+    let system_changes = Arc::default();
+    let outlets = Outlets { mailboxes, watches, system_changes, traces, store: store_of_map, tombstones_us };
+    let ingest = Ingest::new(bounds, outbox, metrics.clone(), outlets, clock::chance());
     let shared = Arc::new(Shared::new(config, who, auth, ingest, metrics, on_fatal));
     // The reference is weak, since the node's shared state owns the store, which keeps this callback.
     let woken = Arc::downgrade(&shared);
     store.subscribe(Box::new(move || {
         if let Some(shared) = woken.upgrade() {
+            if let Some(traces) = shared.traces() {
+                traces.handle_durable(shared.store().durable().0);
+            }
             shared.wake_all();
         }
     }));
     shared
-}
-
-/// Says that anybody who reaches the gossip port takes part, if that may be others than this machine.
-fn warn_of_open_gossip(config: &Config) {
-    if let Some(keys) = &config.cluster_key
-        && keys.phase != KeyPhase::Require
-    {
-        tracing::info!(
-            phase = keys.phase.as_str(),
-            "messages without a seal are taken until --cluster-key-phase is require"
-        );
-    }
-    if config.cluster_key.is_none() && !config.gossip.ip().is_loopback() {
-        tracing::warn!(
-            gossip = %config.gossip,
-            "there is no --cluster-key: whoever reaches the gossip address can take part in the cluster, and read and \
-             change all records"
-        );
-    }
 }
 
 fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> cluster::MachineConfig {

@@ -4,13 +4,15 @@
 //!
 //! Nothing here waits. The functions of [`Shared`] are those that need more than one of its parts.
 
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::acks::{Acks, AnswerState};
 use super::clock;
 use super::cluster_view::ClusterView;
 use super::complaints::ClientComplaints;
-use super::guests::Guests;
+use super::guests::{Guest, Guests, socket_pair};
 use super::key_file::KeyFile;
 use super::lifecycle::{Lifecycle, Phase};
 use super::log_limit::LogLimit;
@@ -19,6 +21,8 @@ use super::merge_queue::MergeQueues;
 use super::outlets::Outlets;
 use super::pressure::{Places, Pressure, Queues};
 use super::reload::Reloadable;
+use super::session::Session;
+use super::traces::Traces;
 use super::watches::Watches;
 use crate::auth::{AddressPlaces, Auth, Door};
 use crate::cluster::{Heads, Replicated};
@@ -27,6 +31,7 @@ use crate::ingest::{Downstream, Ingest};
 use crate::limits::OUTBOX_BYTES_SOFT;
 use crate::memory::{Budget, MemoryUse};
 use crate::metrics::Metrics;
+use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{NodeName, Now};
 use crate::store::StoreHandle;
 
@@ -124,6 +129,11 @@ impl Shared {
         &self.ingest.downstream().watches
     }
 
+    /// The traces of records; `None` if none are traced.
+    pub fn traces(&self) -> Option<&Arc<Traces>> {
+        self.ingest.downstream().traces.as_ref()
+    }
+
     /// Wakes every worker into whose mailbox something was pushed, and the requests that waited for it. To be called at the end of a turn, and
     /// after a publish from elsewhere.
     pub fn wake_wanted(&self) {
@@ -131,6 +141,20 @@ impl Shared {
             mailbox.wake_if_wanted();
         }
         self.watches().wake_changed();
+        self.ingest.downstream().system_changes.wake_if_changed();
+    }
+
+    /// Lets a session without a client of its own, which has been let in, wait for the worker whose turn its number says.
+    /// Returns the socket from which the frames are read that a client on `/subscribe` would be sent.
+    pub fn invite(&self, number: usize, session: Session, address: IpAddr) -> Result<UnixStream, Refusal> {
+        let (socket, outer) = socket_pair().map_err(|error| {
+            Refusal::new(Code::Overloaded, format!("no further subscription can be opened: {error}"))
+        })?;
+        let worker = self.guests.push(number, Guest { socket, session, address });
+        if let Some(mailbox) = self.mailboxes().get(worker) {
+            mailbox.wake();
+        }
+        Ok(outer)
     }
 
     /// Wakes every worker in any case.

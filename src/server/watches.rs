@@ -4,7 +4,8 @@
 //! list under the lock of the source's shard, which takes the time of one lookup, however many requests wait for this
 //! source. They are woken afterwards, at the end of the turn in which the change was made.
 //!
-//! While nobody waits, a record costs one load of a number that is never written.
+//! While nobody waits, a record costs one load of a number that is never written. A node that traces records has the
+//! number never be 0, so that every change is looked at behind the same check.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,8 +22,10 @@ type WaitingRequests = BTreeMap<u64, Nudge>;
 /// All requests of a node that wait for a change of a source.
 #[derive(Default)]
 pub struct Watches {
-    /// Number of requests that are registered.
+    /// Number of requests that are registered, and [`Watches::least`].
     count: AtomicUsize,
+    /// The count when no request is registered: 1 if changes are looked at in any case.
+    least: usize,
     /// Number of the request that was registered last.
     last: AtomicU64,
     by_source: Mutex<BTreeMap<Box<str>, WaitingRequests>>,
@@ -32,17 +35,26 @@ pub struct Watches {
 }
 
 impl Watches {
+    /// Makes a list that is never idle.
+    pub fn never_idle() -> Watches {
+        Watches { count: AtomicUsize::new(1), least: 1, ..Watches::default() }
+    }
+
+    /// Returns whether changes need not be looked at.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+
     /// Takes the requests that wait for the source of a change out of the list. To be called under the lock of the
     /// source's shard.
-    #[inline]
     pub fn handle_change(&self, change: &Change) {
         // A request that registers after this has not looked at the map so far, since that takes the same lock.
-        if self.count.load(Relaxed) > 0 {
+        if self.count.load(Relaxed) > self.least {
             self.take(change.record.source.as_str());
         }
     }
 
-    #[cold]
     fn take(&self, source: &str) {
         if let Some(waiting) = self.by_source.lock().remove(source) {
             self.changed.lock().push(waiting);
@@ -62,7 +74,7 @@ impl Watches {
     /// Registers a request that waits for a change of the source, and is woken by `nudge`. Returns its number, or `None` if
     /// too many requests wait.
     pub fn register(&self, source: &str, nudge: Nudge) -> Option<u64> {
-        if self.count.fetch_add(1, Relaxed) >= WATCHES_MAX {
+        if self.count.fetch_add(1, Relaxed) >= WATCHES_MAX + self.least {
             self.count.fetch_sub(1, Relaxed);
             return None;
         }

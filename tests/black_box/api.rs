@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Client, Http, Node, NodeConfig, encode};
+use crate::harness::{Client, Http, Node, NodeConfig, anode, encode, eventually};
 
 /// Checks a value against a schema of JSON Schema, as far as the documents use it. Returns what is wrong.
 fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
@@ -191,11 +191,25 @@ fn openapi(node: &Node) -> Value {
 /// Requests that end the node, that do not end by themselves, or that other parts of the program answer.
 const APART: [&str; 6] = ["/v1/admin/drain", "/v1/stream", "/publish", "/subscribe", "/", "/graphql"];
 
+/// Puts the example of a definition of each kind.
+fn put_definitions(node: &Node, document: &Value) {
+    for kind in ["pull", "middleware", "archive", "hook"] {
+        let described = &document["paths"][format!("/v1/{kind}/{{name}}")]["put"]["requestBody"];
+        let example = &described["content"]["application/json"]["examples"]["definition"]["value"];
+        assert!(example.is_object(), "{kind} has no example");
+        let fields = [("Content-Type", "application/json")];
+        let target = format!("/v1/{kind}/example");
+        let answer = Http::request(&node.http, "PUT", &target, &fields, example.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
 #[test]
 fn every_example_of_the_openapi_document_is_executed() {
     let node = Node::start(NodeConfig::named("a").in_memory());
     let document = openapi(&node);
     node.put("sensors/7/temp", json!(21.5));
+    put_definitions(&node, &document);
     let mut executed = 0;
     for described in Described::all(&document) {
         if APART.contains(&described.path) {
@@ -209,6 +223,7 @@ fn every_example_of_the_openapi_document_is_executed() {
             assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
             // What was deleted is there again for the next request.
             node.put("sensors/7/temp", json!(21.5));
+            put_definitions(&node, &document);
             executed += 1;
             continue;
         };
@@ -254,6 +269,31 @@ fn the_examples_of_answers_are_as_they_are_described() {
         }
     }
     assert!(count >= 5, "{count}");
+}
+
+/// Every field that a member may have is described.
+#[test]
+fn members_are_described_in_full() {
+    let folder = tempfile::tempdir().expect("folder");
+    let key = folder.path().join("keys").display().to_string();
+    std::fs::write(&key, anode(&["keys", "new"]).stdout).expect("written");
+    let flags = ["--cluster-key", key.as_str()];
+    let first = Node::start(NodeConfig::named("a").in_memory().with(&flags));
+    let _second = Node::start(NodeConfig::joining("b", &first).in_memory().with(&flags));
+    let document = openapi(&first);
+    let described = &document["components"]["schemas"]["Member"]["properties"];
+    eventually("all fields are seen", Duration::from_secs(30), || {
+        let answer = first.get("/v1/members").json();
+        let members = answer["members"].as_array().cloned().unwrap_or_default();
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, value) in members.iter().filter_map(Value::as_object).flatten() {
+            assert_eq!(check(&document, &described[name.as_str()], value, name), Ok(()));
+            assert!(described[name.as_str()].is_object(), "{name} is not described");
+            seen.insert(name.clone());
+        }
+        // Whether the node reaches a member over TCP is known once it has tried to.
+        ["tcp", "keys", "rtt_us"].iter().all(|name| seen.contains(*name)).then_some(())
+    });
 }
 
 /// What clients do wrong is answered by a status that is described, whatever they ask for.

@@ -277,6 +277,22 @@ fn demo_runs_a_cluster_with_a_feed() {
         let alive = members["members"].as_array()?.iter().filter(|member| member["state"] == "alive").count();
         (alive == 3).then_some(())
     });
+    // The page of one node may go on at each other one when its own is killed.
+    let members = crate::harness::Http::get(&addr, "/v1/members").json();
+    let addresses =
+        members["members"].as_array().into_iter().flatten().filter_map(|member| member["http"].as_str());
+    let addresses = addresses.map(str::to_owned).collect::<Vec<String>>();
+    for (from, to) in addresses.iter().flat_map(|from| addresses.iter().map(move |to| (from, to))) {
+        let (_, port) = from.split_once(':').expect("a port");
+        for origin in [format!("http://{from}"), format!("http://localhost:{port}")] {
+            let answer = crate::harness::Http::request(to, "GET", "/v1/members", &[("Origin", &origin)], b"");
+            assert_eq!(
+                answer.header("access-control-allow-origin"),
+                Some(origin.as_str()),
+                "{to}: {answer:?}"
+            );
+        }
+    }
     let mut client = crate::harness::Client::open(&addr, "/subscribe?source=**&snapshot=false");
     client.snapshot();
     client.record();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::rights::RightsFile;
 use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
 
 #[test]
@@ -75,6 +76,31 @@ fn clients_are_counted_by_bytes_patterns_and_ends() {
     eventually("its patterns are gone", Duration::from_secs(10), || {
         (value("subscription_patterns", &[]) == 0.0).then_some(())
     });
+}
+
+/// Who guessed tokens over plain HTTP was neither counted nor logged.
+#[test]
+fn requests_that_the_door_refuses_are_counted_and_logged() {
+    let rights = RightsFile::new("[anonymous]\nobserve = true\n");
+    let node =
+        Node::start(NodeConfig::named("a").in_memory().with(&["--auth", &rights.path(), "--log", "json"]));
+    let refused = |status| node.metric("anode_client_refusals_total", &[("status", status)]);
+    assert_eq!(node.post(json!({"source": "s", "data": 1})).status, 401);
+    assert_eq!(Http::with_token(&node.http, "GET", "/v1/members", "guessed").status, 401);
+    assert_eq!(refused("401"), 2.0);
+    let log = eventually("it is logged", Duration::from_secs(10), || {
+        let log = node.log();
+        let line = log.lines().find(|line| line.contains("connections were refused"))?;
+        Some(crate::harness::json(line))
+    });
+    assert_eq!((&log["status"], &log["code"]), (&json!(401), &json!("unauthorized")), "{log}");
+    assert_eq!(log["last"], "127.0.0.1", "{log}");
+    // A node without rights has pages and names that it refuses.
+    let node = Node::start(NodeConfig::named("b").in_memory());
+    let body = br#"{"source":"s","data":1}"#;
+    let origin = [("Origin", "http://other.example"), ("Content-Type", "application/json")];
+    assert_eq!(Http::request(&node.http, "POST", "/v1/publish", &origin, body).status, 403);
+    assert_eq!(node.metric("anode_client_refusals_total", &[("status", "403")]), 1.0);
 }
 
 #[test]

@@ -121,6 +121,27 @@ test("a node that is restarted is found again", limits, async () => {
   });
 });
 
+test("what users add is shown, put and taken away", limits, async () => {
+  await withCluster(2, {}, async (cluster) => {
+    const { page, check, close } = await open(chrome, `${cluster.url(0)}#/extend`);
+    await connected(page, "node-1");
+    await page.getByText("There are none.").first().waitFor();
+    await page.fill("input[name=extension]", "room");
+    const definition = 'kind = "http"\nevery = "1h"\nurl = "http://127.0.0.1:9/"\nrecords = [ { source = "room/temp", pointer = "" } ]\n';
+    await page.fill("textarea[name=definition]", definition);
+    await page.getByText("Put", { exact: true }).click();
+    await page.getByText("pull room is stored.").waitFor();
+    await page.waitForSelector('tr[data-extension="pull/room"][data-runner^="node-"]');
+    await page.fill("textarea[name=definition]", "kind = ");
+    await page.getByText("Put", { exact: true }).click();
+    await page.getByText(/line 1, column \d+/).waitFor();
+    await page.click("button[aria-label='Remove pull room']");
+    await page.waitForSelector('tr[data-extension="pull/room"]', { state: "detached" });
+    check();
+    await close();
+  });
+});
+
 test("the cluster, the flow and what was refused are shown", limits, async () => {
   await withCluster(3, { zones: ["north", "north", "south"] }, async (cluster) => {
     const { page, check, close } = await open(chrome, cluster.url(0));
@@ -242,7 +263,7 @@ test("everything is reached by the keyboard", limits, async () => {
 
 /** Every view, with something on it. */
 async function eachView(page, cluster, look) {
-  for (const view of ["cluster", "sources/m/cpu/0", "publish", "listen", "flow"]) {
+  for (const view of ["cluster", "sources/m/cpu/0", "publish", "listen", "flow", "extend"]) {
     await page.goto(`${cluster.url(0)}#/${view}`);
     if (view === "publish") {
       await publishByForm(page, "m/x", "1", "accepted");
@@ -251,7 +272,7 @@ async function eachView(page, cluster, look) {
       await page.click("button[type=submit]");
       await page.locator(".frame.record").first().waitFor();
     } else {
-      await page.waitForSelector({ cluster: ".plot canvas", flow: ".refused" }[view] ?? ".plot canvas");
+      await page.waitForSelector({ cluster: ".plot canvas", flow: ".refused", extend: "tr[data-runner^=node-]" }[view] ?? ".plot canvas");
     }
     await look(view);
   }
@@ -262,6 +283,8 @@ test("axe finds nothing in light and dark, and nothing is cut off on a phone", {
     const machine = new Machine();
     const stop = feed(5, (turn) => cluster.publish(turn % 2, machine.records("m")));
     await fetch(`${cluster.url(0)}v1/publish`, { method: "POST", body: '{"source":"a//b","data":1}' });
+    const body = JSON.stringify({ kind: "http", every: "1h", url: "http://127.0.0.1:9/", records: [{ source: "room/temp", pointer: "" }] });
+    await fetch(`${cluster.url(0)}v1/pull/room`, { method: "PUT", headers: { "Content-Type": "application/json" }, body });
     for (const options of [
       { colorScheme: "light" },
       { colorScheme: "dark" },

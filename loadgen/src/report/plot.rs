@@ -44,18 +44,33 @@ pub fn percentiles(report: &Report) -> Outcome<String> {
     draw(&lines, 0.0..right, logarithmic(&lines), &words)
 }
 
-/// Draws messages and deliveries per second over the time of the run.
-pub fn throughput(report: &Report) -> Outcome<String> {
-    let of = |value: fn(&Moment) -> f64| {
-        report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect::<Vec<_>>()
-    };
-    let lines = [
-        ("delivered/s", of(|moment| moment.delivered_per_s)),
-        ("published/s", of(|moment| moment.published_per_s)),
-    ];
-    let (_, high) = bounds(&lines, |point| point.1);
-    let words = over_time("Messages a second", |rate| format!("{rate:.0}"));
-    draw(&lines, time(&lines), 0.0..high.max(1.0) * 1.1, &words)
+/// Draws the messages that were published per second over the time of the run, beside what the schedule asked for, if it
+/// asked for a rate.
+pub fn published(report: &Report) -> Outcome<String> {
+    let mut lines = vec![("published/s", moments(report, |moment| moment.published_per_s))];
+    if let Some(offered) = report.throughput.offered_per_s {
+        let (left, right) = bounds(&lines, |point| point.0);
+        lines.push(("offered/s", vec![(left, offered), (right, offered)]));
+    }
+    draw_rates("Messages published a second", &lines)
+}
+
+/// Draws the messages that subscribers were delivered per second over the time of the run. There may be many times more
+/// of them than were published, so they have a scale of their own.
+pub fn delivered(report: &Report) -> Outcome<String> {
+    let lines = [("delivered/s", moments(report, |moment| moment.delivered_per_s))];
+    draw_rates("Messages delivered a second", &lines)
+}
+
+fn moments(report: &Report, value: fn(&Moment) -> f64) -> Vec<(f64, f64)> {
+    report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect()
+}
+
+/// Draws rates on a scale from 0.
+fn draw_rates(title: &str, lines: &[Line]) -> Outcome<String> {
+    let (_, high) = bounds(lines, |point| point.1);
+    let words = over_time(title, |rate| format!("{rate:.0}"));
+    draw(lines, time(lines), 0.0..high.max(1.0) * 1.1, &words)
 }
 
 /// Draws latencies over the time of the run.

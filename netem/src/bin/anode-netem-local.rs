@@ -52,10 +52,17 @@ struct KillArguments {
     /// Seed of the times of the kills and of the power cuts
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    place: PlaceArguments,
+}
+
+/// The program that is run, and where it keeps its files
+#[derive(Debug, Args)]
+struct PlaceArguments {
     /// The anode program [default: the one beside this program]
     #[arg(long, value_name = "FILE", env = "ANODE_BINARY")]
     anode: Option<PathBuf>,
-    /// Directory for data and logs, which is kept [default: one that is removed]
+    /// Directory for data, logs and the report, which is kept [default: one that is removed]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -68,12 +75,8 @@ struct TrialArguments {
     /// Seed of the records
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The anode program [default: the one beside this program]
-    #[arg(long, value_name = "FILE", env = "ANODE_BINARY")]
-    anode: Option<PathBuf>,
-    /// Directory for data, logs and the report, which is kept [default: one that is removed]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArguments,
 }
 
 #[derive(Debug, Args)]
@@ -146,9 +149,9 @@ fn kill(arguments: &KillArguments) -> Outcome<bool> {
             }
         }
     };
-    let (dir, _removed_at_the_end) = kill_store::run_dir(arguments.dir.as_deref())?;
+    let (dir, _removed_at_the_end) = kill_store::run_dir(arguments.place.dir.as_deref())?;
     let result = kill_store::run(KillPlan {
-        binary: find_binary(arguments.anode.as_deref(), "anode")?,
+        binary: find_binary(arguments.place.anode.as_deref(), "anode")?,
         dir,
         times: arguments.times,
         seed: arguments.seed,
@@ -162,11 +165,11 @@ fn kill(arguments: &KillArguments) -> Outcome<bool> {
 }
 
 fn try_out(arguments: &TrialArguments) -> Outcome<bool> {
-    let (dir, _removed_at_the_end) = kill_store::run_dir(arguments.dir.as_deref())?;
+    let (dir, _removed_at_the_end) = kill_store::run_dir(arguments.place.dir.as_deref())?;
     std::fs::create_dir_all(&dir)?;
     let report = trial::run(&Trial {
         name: "trial".to_owned(),
-        binary: find_binary(arguments.anode.as_deref(), "anode")?,
+        binary: find_binary(arguments.place.anode.as_deref(), "anode")?,
         dir: dir.clone(),
         variables: Vec::new(),
         rate: f64::from(arguments.load),

@@ -152,6 +152,7 @@ impl Checker {
 
     /// Judges the run as a whole.
     pub fn judge(mut self) -> Report {
+        self.evidence.publishes.attribute_deletions();
         finals::judge_refused(&self.evidence, &mut self.ledger);
         replicated::judge(&self.evidence, &mut self.ledger);
         ending::judge(&self.evidence, &mut self.ledger);

@@ -1,6 +1,6 @@
 //! What publishers offered, and what they were answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::observation::{Answer, Level, Offer, Outcome};
 use super::version::Version;
@@ -94,6 +94,9 @@ pub(super) struct Publishes {
     /// Offers with a time to live, by source.
     ending: HashMap<u32, Vec<u32>>,
     refused: HashMap<String, u64>,
+    /// Deletions that were seen, each with the first place that showed it. All deletions of a source look alike, so
+    /// which offer each belongs to can be said once all answers are known.
+    deletions_shown: BTreeMap<(u32, Version), (u64, u32)>,
 }
 
 impl Publishes {
@@ -148,13 +151,34 @@ impl Publishes {
         Some(offered)
     }
 
-    /// Finds the offer that explains why somebody sees a version of a source, and notes where it shows. The end of a
+    /// Finds an offer that explains why somebody sees a version of a source, and notes where it shows. The end of a
     /// record's time to live shows as a deletion with its timestamp. `None` if nobody offered it.
     pub(super) fn explain(&mut self, source: u32, version: Version, shown: (u64, u32)) -> Option<&Offered> {
+        let found = self.find(source, version)?;
+        if version.deleted {
+            self.deletions_shown.entry((source, version)).or_insert(shown);
+        } else if let Some(offered) = self.offers.get_mut(found) {
+            offered.shown.get_or_insert(shown);
+        }
+        self.offers.get(found)
+    }
+
+    /// Says which offers the deletions belong to that were seen. To be called when all answers have come.
+    pub(super) fn attribute_deletions(&mut self) {
+        for ((source, version), shown) in std::mem::take(&mut self.deletions_shown) {
+            let found = self.find(source, version);
+            if let Some(offered) = found.and_then(|index| self.offers.get_mut(index)) {
+                offered.shown.get_or_insert(shown);
+            }
+        }
+    }
+
+    /// Finds an offer that may have become this version by what is known so far: one that was not refused if there is
+    /// one.
+    fn find(&self, source: u32, version: Version) -> Option<usize> {
         let same = self.by_data.get(&(source, version.hash)).map_or(&[][..], Vec::as_slice);
         let ending = if version.deleted { self.ending.get(&source).map(Vec::as_slice) } else { None };
-        let offers = &self.offers;
-        let of = |index: &&u32| offers.get(**index as usize);
+        let of = |index: &&u32| self.offers.get(**index as usize);
         let fits = |offered: &Offered| offered.known_ts().is_none_or(|ts| ts == version.ts);
         let is_refused = |offered: &Offered| offered.state == PublishState::Refused;
         let direct = || {
@@ -166,9 +190,7 @@ impl Publishes {
             .find(|index| of(index).is_some_and(|o| !is_refused(o)))
             .or_else(|| ending?.iter().find(|index| of(index).is_some_and(|o| fits(o) && o.has_ttl())))
             .or_else(|| direct().next());
-        let offered = self.offers.get_mut(*found? as usize)?;
-        offered.shown.get_or_insert(shown);
-        Some(offered)
+        found.map(|index| *index as usize)
     }
 
     /// The offers of a source that can make it empty: deletions, and those with a time to live.

@@ -352,6 +352,27 @@ fn a_record_that_was_refused() {
     assert!(witness.detail.contains("a refused"), "{witness:?}");
 }
 
+/// Two deletions of one source were offered without a timestamp, and one of them was seen before either was answered. The
+/// check took the first for the one that was seen, and when that was refused, a refused record had been seen.
+#[test]
+fn a_deletion_that_was_seen_is_the_one_that_was_not_refused() {
+    let refusal = || Answer::Failed { code: "clock_skew".into(), applied: None };
+    let mut story = Story::new();
+    story.connect(1, 1, "b", Mode::Latest, None);
+    let first = story.offer("a", "s/1", None, Level::Accepted, 0);
+    let second = story.offer("b", "s/1", None, Level::Accepted, 0);
+    story.deliver(1, "s/1", Version::of_deletion(5));
+    story.see(Seen::Answered { publish: first, answer: refusal() });
+    story.answer(second, 5);
+    assert!(!story.judge().broken().contains(&Promise::OnlyAccepted.name()));
+    let mut story = Story::new();
+    story.connect(1, 1, "b", Mode::Latest, None);
+    let only = story.offer("a", "s/1", None, Level::Accepted, 0);
+    story.deliver(1, "s/1", Version::of_deletion(5));
+    story.see(Seen::Answered { publish: only, answer: refusal() });
+    assert!(story.breaks(Promise::OnlyAccepted).detail.contains("a refused"));
+}
+
 #[test]
 fn a_record_without_an_answer_explains_what_is_seen() {
     let mut story = Story::new();

@@ -13,6 +13,15 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of the line that tells the length of a chunk.
 const CHUNK_HEAD_BYTES_MAX: u64 = 1024;
 
+/// The body of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a> {
+    /// The media type of the bytes.
+    pub media_type: &'a str,
+    /// The content of the body.
+    pub bytes: &'a [u8],
+}
+
 /// The whole answer of a node to an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -190,9 +199,24 @@ pub fn open(node: &NodeUrl, method: &str, path: &str) -> Result<Incoming<BufRead
     send(node, method, path, None)
 }
 
+/// Sends a request with or without a body to the first of the nodes that answers, and returns the whole answer. A request
+/// may reach two nodes if the first one does not answer.
+pub fn request(nodes: &Nodes, method: &str, path: &str, body: Option<Body<'_>>) -> Result<Answer, CliError> {
+    nodes.try_each(
+        |node| {
+            let failed = |source| NoAnswer { node: node.to_string(), source };
+            let answer = send(node, method, path, body).and_then(|answer| answer.whole().map_err(failed));
+            answer.map_err(CliError::from)
+        },
+        |_| false,
+        |one, next| CliError::Failed(format!("{one}; {next}")),
+    )
+}
+
 /// Sends a request with a body of lines of JSON to one node, and returns the whole answer.
 pub fn post_lines(node: &NodeUrl, path: &str, body: &[u8]) -> Result<Answer, NoAnswer> {
     let failed = |source| NoAnswer { node: node.to_string(), source };
+    let body = Body { media_type: "application/x-ndjson", bytes: body };
     send(node, "POST", path, Some(body))?.whole().map_err(failed)
 }
 
@@ -200,7 +224,7 @@ fn send(
     node: &NodeUrl,
     method: &str,
     path: &str,
-    body: Option<&[u8]>,
+    body: Option<Body<'_>>,
 ) -> Result<Incoming<BufReader<NodeStream>>, NoAnswer> {
     let exchange = || {
         let mut stream = node.connect()?;
@@ -208,7 +232,7 @@ fn send(
             .token()
             .map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.as_str()));
         let length = body.map_or_else(String::new, |body| {
-            format!("Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n", body.len())
+            format!("Content-Type: {}\r\nContent-Length: {}\r\n", body.media_type, body.bytes.len())
         });
         let path = node.path(path);
         let request = format!(
@@ -217,7 +241,7 @@ fn send(
         );
         stream.write_all(request.as_bytes())?;
         // A node may refuse a request before it has read all of it, and its answer tells why.
-        let sent = stream.write_all(body.unwrap_or_default());
+        let sent = stream.write_all(body.map_or(&[], |body| body.bytes));
         Incoming::read(BufReader::new(stream)).map_err(|error| sent.err().unwrap_or(error))
     };
     exchange().map_err(|source| NoAnswer { node: node.to_string(), source })

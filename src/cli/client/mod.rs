@@ -13,7 +13,7 @@ mod trust;
 
 pub use access::{AccessArguments, URL_VARIABLE};
 pub use endpoint::{NodeUrl, percent_encoded};
-pub use http::{Answer, fetch, fetch_from, open, post_lines};
+pub use http::{Answer, Body, fetch, fetch_from, open, post_lines, request};
 pub use nodes::Nodes;
 pub use signal::Interrupt;
 pub use socket::{ConnectError, Sender, Socket, connect, connect_in_halves};

@@ -14,6 +14,7 @@ mod screen;
 mod watch;
 
 use std::io;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -147,7 +148,9 @@ impl Cluster {
             notice: None,
             is_catching_up: false,
         };
-        for number in 1..=arguments.nodes {
+        let ports = ports(arguments.nodes)?;
+        let origins = origins(&ports, arguments.tls_cert.is_some());
+        for (number, port) in (1..=arguments.nodes).zip(ports) {
             let join = cluster.nodes.iter().flatten().next().map(|node| node.gossip.to_string());
             let configured = |http: &str| -> Result<Config, CliError> {
                 let raw = Raw {
@@ -160,6 +163,8 @@ impl Cluster {
                     node_name: Some(format!("node-{number}").as_str().into()),
                     data_dir: Some(folder.join(format!("node-{number}")).to_string_lossy().as_ref().into()),
                     workers: Some("1".into()),
+                    // The page of a node that is killed goes on at another one.
+                    allow_origin: Some(origins.as_str().into()),
                     max_memory: Some("256MiB".into()),
                     max_client_memory: Some("64MiB".into()),
                     profile: Some("local".into()),
@@ -168,19 +173,22 @@ impl Cluster {
                 };
                 Ok(check(&raw, this_machine())?)
             };
-            let any = configured("127.0.0.1:0")?;
+            let any = configured(&format!("127.0.0.1:{port}"))?;
             if number == 1 {
                 let _ = start_log(&any);
             }
             let node = match number {
                 1 => Node::start(configured(FIRST_ADDRESS)?).or_else(|error| {
-                    let node = Node::start(any.clone())?;
+                    let node = Node::start(any.clone())
+                        .or_else(|_| Node::start(configured("127.0.0.1:0")?).map_err(CliError::from))?;
                     tracing::debug!(%error, "the usual address cannot be had");
                     cluster.notice =
                         Some(format!("{FIRST_ADDRESS} is taken: node-1 is at {} instead", node.http));
                     Ok::<_, CliError>(node)
                 })?,
-                _ => Node::start(any.clone())?,
+                // A program that has taken the port meanwhile is evaded. The pages of the others are not allowed there.
+                _ => Node::start(any.clone())
+                    .or_else(|_| Node::start(configured("127.0.0.1:0")?).map_err(CliError::from))?,
             };
             node.wait_loaded()?;
             // The node has ports of its own now. With them, a restarted node is reachable at the same
@@ -258,6 +266,24 @@ impl Cluster {
             node.kill();
         }
     }
+}
+
+/// Finds a free port for each node. They are known before the first node starts, since each node is told the pages of
+/// all others.
+fn ports(nodes: u64) -> io::Result<Vec<u16>> {
+    // All are held until the last one is found, so that none is found twice.
+    let bound =
+        (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<Vec<TcpListener>>>()?;
+    bound.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+/// The origins of the pages of all nodes, at these ports and at the first node's usual one, separated by commas.
+fn origins(ports: &[u16], is_tls: bool) -> String {
+    let scheme = if is_tls { "https" } else { "http" };
+    let usual = FIRST_ADDRESS.rsplit_once(':').map_or("", |(_, port)| port).to_owned();
+    let all = ports.iter().map(u16::to_string).chain([usual]);
+    let of_port = |port: String| format!("{scheme}://127.0.0.1:{port},{scheme}://localhost:{port}");
+    all.map(of_port).collect::<Vec<String>>().join(",")
 }
 
 /// A temporary folder that is removed when this value is dropped.

@@ -16,6 +16,7 @@
 
 mod document;
 mod errors;
+mod extension;
 mod feed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

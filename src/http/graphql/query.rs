@@ -3,6 +3,7 @@
 use async_graphql::{Context, Object, Result};
 
 use super::errors::refused;
+use super::extension::{GraphqlExtension, GraphqlExtensionKind};
 use super::pages::{self, LatestAsked, page_cost};
 use super::record::{GraphqlRecord, RecordConnection};
 use super::requester::Requester;
@@ -10,6 +11,9 @@ use super::types::{GraphqlMember, GraphqlNode, Micros};
 use crate::auth::Right;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Source;
+
+/// Cost of a list of definitions, as that of so many fields.
+const EXTENSIONS_COST: usize = 100;
 
 /// What can be read.
 pub(super) struct QueryRoot;
@@ -63,6 +67,25 @@ impl QueryRoot {
         let app = requester.app();
         requester.check(Right::Observe, "observe").map_err(|refusal| refused(app, refusal))?;
         Ok(app.node.members().iter().map(GraphqlMember::from).collect())
+    }
+
+    /// What users added to the cluster, in the order of names.
+    #[graphql(complexity = "EXTENSIONS_COST + child_complexity")]
+    async fn extensions(
+        &self,
+        context: &Context<'_>,
+        #[graphql(desc = "What kind of things.")] kind: GraphqlExtensionKind,
+    ) -> Result<Vec<GraphqlExtension>> {
+        let requester = Requester::of(context)?;
+        let app = requester.app();
+        requester.check(Right::Observe, "observe").map_err(|refusal| refused(app, refusal))?;
+        let node = app.node.clone();
+        let listed = tokio::task::spawn_blocking(move || node.extensions(kind.into())).await;
+        let listed = listed.map_err(|error| {
+            tracing::error!(%error, "a request failed");
+            refused(app, Refusal::new(Code::Internal, "the node failed to answer"))
+        })?;
+        Ok(listed.into_iter().map(GraphqlExtension::from).collect())
     }
 
     /// The node that answers.

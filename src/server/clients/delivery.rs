@@ -113,7 +113,13 @@ impl Clients {
         }
         self.env.work.filters.begin_run();
         let mut run = std::mem::take(&mut self.run);
-        run.hand_out(|key, changes, encoded| self.hand_out_to(now, key, changes, encoded));
+        let traced = self.shared().traces().map_or_else(Vec::new, |traces| traces.sampled(run.changes()));
+        let connections = run.hand_out(|key, changes, encoded| self.hand_out_to(now, key, changes, encoded));
+        if !traced.is_empty()
+            && let Some(traces) = self.shared().traces()
+        {
+            traces.handle_delivered(&traced, self.env.host.worker, connections);
+        }
         self.run = run;
     }
 

@@ -257,7 +257,8 @@ fn open_session<'a>(
         Endpoint::Publish => Resource::PublishSocket,
         Endpoint::Subscribe => Resource::SubscribeSocket,
     };
-    let entry = door.admit_session(&upgrade.caller, peer, resource.right(), now)?;
+    let right = resource.right_to_read(resource.path(), &upgrade.query);
+    let entry = door.admit_session(&upgrade.caller, peer, right, now)?;
     let mut session = Session::open(upgrade.endpoint, handshake.codec(), &upgrade.query, id)?;
     session.guard(entry, peer.address, now)?;
     Ok((session, handshake))

@@ -51,6 +51,11 @@ impl ChangeRun {
         self.connections = audience;
     }
 
+    /// The changes, in their order.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
     /// Adds a change of `bytes` bytes of data. Returns whether the run is to be handed out.
     pub fn push(&mut self, change: Change, bytes: usize) -> bool {
         self.changes.push(change);
@@ -59,8 +64,9 @@ impl ChangeRun {
         is_few || self.bytes >= RUN_BYTES_MAX
     }
 
-    /// Calls `each` for every connection, with the changes and their encoded forms, and empties the run.
-    pub fn hand_out(&mut self, mut each: impl FnMut(usize, &[Change], &mut [EncodedChange])) {
+    /// Calls `each` for every connection, with the changes and their encoded forms, and empties the run. Returns the
+    /// number of connections.
+    pub fn hand_out(&mut self, mut each: impl FnMut(usize, &[Change], &mut [EncodedChange])) -> usize {
         let places = self.encoded.len()..self.changes.len();
         self.encoded.extend(places.map(EncodedChange::at));
         for &key in self.connections.iter() {
@@ -69,6 +75,7 @@ impl ChangeRun {
         self.encoded.iter_mut().zip(&self.changes).for_each(|(encoded, _)| encoded.clear());
         self.changes.clear();
         self.bytes = 0;
+        self.connections.len()
     }
 }
 

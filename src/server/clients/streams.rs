@@ -79,7 +79,8 @@ fn open_session(
     now: Now,
 ) -> Result<Session, Refusal> {
     door.check_host(&request.caller)?;
-    let access = door.admit(&request.caller, peer, Resource::Stream.right(), now)?;
+    let right = Resource::Stream.right_to_read(Resource::Stream.path(), &request.query);
+    let access = door.admit(&request.caller, peer, right, now)?;
     let mut session = Session::open_stream(&request.query, request.last_event_id.as_deref(), id)?;
     let is_anonymous = access.as_ref().is_some_and(|access| access.is_anonymous());
     let entry = access.map_or(SessionEntry::Open, SessionEntry::Known);

@@ -299,4 +299,26 @@ mod tests {
             shown.note(7, false) && !shown.note(7, false) && !shown.note(7, true) && shown.note(7, false)
         );
     }
+
+    #[test]
+    fn filters_of_a_worker_are_bounded() {
+        let mut table = FilterTable::default();
+        let mut enter = |table: &mut FilterTable, text: &str| {
+            let expression = Expression::compile(text, crate::expression::Dialect::Filter).expect(text);
+            table.enter(&Arc::new(expression))
+        };
+        let intricate = |number: usize| format!("data.all(x, x > {number})");
+        let ids: Vec<FilterId> = (0..INTRICATE_FILTERS_PER_WORKER_MAX)
+            .map(|number| enter(&mut table, &intricate(number)).expect("within the bound"))
+            .collect();
+        let refused = enter(&mut table, &intricate(1_000)).expect_err("one too many");
+        assert_eq!(refused.code, Code::Overloaded);
+        assert!(enter(&mut table, &intricate(0)).is_ok(), "one that is there costs nothing more");
+        ids.iter().for_each(|id| table.leave(*id));
+        assert!(enter(&mut table, &intricate(1_000)).is_ok());
+        let long = |number: usize| format!("data in [{number}{}]", ",1".repeat(1_000));
+        let entered = (0..1_000).take_while(|number| enter(&mut table, &long(*number)).is_ok()).count();
+        assert!((250..270).contains(&entered), "{entered}");
+        assert!(table.parts <= FILTER_PARTS_PER_WORKER_MAX);
+    }
 }

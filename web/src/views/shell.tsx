@@ -10,6 +10,7 @@ import { Frames } from "../ui/frames";
 import { hrefOf, place } from "../ui/router";
 import { apply, theme } from "../ui/theme";
 import { Cluster } from "./cluster";
+import { Extend } from "./extend";
 import { Flow } from "./flow";
 import { Listen } from "./listen";
 import { Login } from "./login";
@@ -22,6 +23,7 @@ const VIEWS: readonly { view: string; title: string; hint: string; component: Fu
   { view: "publish", title: "Publish", hint: "send a record", component: Publish },
   { view: "listen", title: "Subscribe", hint: "frames as they come", component: Listen },
   { view: "flow", title: "Flow", hint: "propagation, refusals", component: Flow },
+  { view: "extend", title: "Extend", hint: "pull, rules, archives, hooks", component: Extend },
 ];
 
 export function Shell() {

@@ -1,0 +1,29 @@
+//! The one list of kinds: how definitions are checked, and what runs them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::definition::BadField;
+use super::runner::Runner;
+use crate::protocol::extension::ExtensionKind;
+
+/// Checks a definition, and names the field that is wrong.
+pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
+    let _ = body;
+    match kind {
+        ExtensionKind::Pull | ExtensionKind::Middleware | ExtensionKind::Archive | ExtensionKind::Hook => {
+            Ok(())
+        }
+    }
+}
+
+/// Returns whether each definition of the kind is run by one member.
+pub fn is_run_by_one(kind: ExtensionKind) -> bool {
+    kind != ExtensionKind::Middleware
+}
+
+/// What runs the definitions of the kinds that are run by one member.
+pub fn runners() -> BTreeMap<ExtensionKind, Box<dyn Runner>> {
+    BTreeMap::new()
+}

@@ -1,0 +1,150 @@
+//! What users add to a cluster: its kinds, and the names of the system's records that keep it.
+//!
+//! A definition is the record `$KIND/NAME`, and what is told of it while it runs is `$KIND/NAME/state`. A node tells what
+//! it cannot run as `$extend/NODE`.
+
+use std::fmt;
+
+/// Longest name of a definition, in bytes.
+pub const EXTENSION_NAME_BYTES_MAX: usize = 63;
+/// First part of the names of the records by which nodes tell what they cannot run.
+pub const ABILITY_PREFIX: &str = "$extend/";
+
+/// A kind of things that users add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExtensionKind {
+    /// Something that the cluster fetches and publishes.
+    Pull,
+    /// A rule that changes or refuses records on their way in.
+    Middleware,
+    /// A copy of records outside the cluster, made at intervals.
+    Archive,
+    /// An address that is sent records as they come.
+    Hook,
+}
+
+/// A name that cannot be that of a definition.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "name {name:?}: allowed are 1 to {EXTENSION_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -, and neither . nor .."
+)]
+pub struct ExtensionNameError {
+    name: String,
+}
+
+/// The name of a definition, unique among those of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExtensionName(Box<str>);
+
+impl ExtensionKind {
+    /// All kinds, in the order in which definitions are listed.
+    pub const ALL: [ExtensionKind; 4] =
+        [ExtensionKind::Pull, ExtensionKind::Middleware, ExtensionKind::Archive, ExtensionKind::Hook];
+
+    /// Name of the kind in paths, commands and names of records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExtensionKind::Pull => "pull",
+            ExtensionKind::Middleware => "middleware",
+            ExtensionKind::Archive => "archive",
+            ExtensionKind::Hook => "hook",
+        }
+    }
+
+    /// The pattern that the records with definitions of this kind match, and no others.
+    pub fn pattern(self) -> &'static str {
+        match self {
+            ExtensionKind::Pull => "$pull/*",
+            ExtensionKind::Middleware => "$middleware/*",
+            ExtensionKind::Archive => "$archive/*",
+            ExtensionKind::Hook => "$hook/*",
+        }
+    }
+
+    /// Name of the record that keeps a definition.
+    pub fn record_name(self, name: &ExtensionName) -> String {
+        format!("${}/{name}", self.as_str())
+    }
+
+    /// Name of the record that tells how a definition is doing.
+    pub fn state_name(self, name: &ExtensionName) -> String {
+        format!("${}/{name}/state", self.as_str())
+    }
+
+    /// Returns the kind and the name of the definition that a record keeps; `None` if it keeps none.
+    pub fn of_record(source: &str) -> Option<(ExtensionKind, ExtensionName)> {
+        let (word, name) = source.strip_prefix('$')?.split_once('/')?;
+        let kind = ExtensionKind::ALL.into_iter().find(|kind| kind.as_str() == word)?;
+        Some((kind, ExtensionName::parse(name).ok()?))
+    }
+}
+
+impl ExtensionName {
+    /// Checks a name.
+    pub fn parse(name: &str) -> Result<ExtensionName, ExtensionNameError> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let is_name = (1..=EXTENSION_NAME_BYTES_MAX).contains(&name.len()) && !matches!(name, "." | "..");
+        match is_name && name.bytes().all(is_allowed) {
+            true => Ok(ExtensionName(name.into())),
+            false => Err(ExtensionNameError { name: super::refusal::shortened(name).into_owned() }),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ExtensionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a node knows of a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedExtension {
+    /// Name of the definition.
+    pub name: ExtensionName,
+    /// Timestamp of the definition, in microseconds.
+    pub ts: u64,
+    /// The definition: the text of a JSON object.
+    pub definition: Vec<u8>,
+    /// Name of the member that runs it; `None` if none can, or if the kind runs at every member.
+    pub runner: Option<String>,
+    /// The reasons why members cannot run it, with the members' names.
+    pub cannot: Vec<(String, String)>,
+    /// How it is doing: the text of a JSON object. `None` if nothing was told so far.
+    pub state: Option<Vec<u8>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Pattern;
+
+    #[test]
+    fn names_of_records_lead_back_to_definitions() {
+        let name = ExtensionName::parse("weather-1.x_Y").expect("a name");
+        for kind in ExtensionKind::ALL {
+            let record = kind.record_name(&name);
+            assert_eq!(ExtensionKind::of_record(&record), Some((kind, name.clone())));
+            let pattern = Pattern::parse(kind.pattern()).expect("a pattern");
+            assert!(pattern.matches(&record) && !pattern.matches(&kind.state_name(&name)));
+            assert_eq!(ExtensionKind::of_record(&kind.state_name(&name)), None);
+        }
+        for other in ["pull/a", "$pull", "$pull/", "$pull/a b", "$other/a", "$extend/a"] {
+            assert_eq!(ExtensionKind::of_record(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_by_name() {
+        for bad in ["", ".", "..", "a/b", "ä", "a b", "$x", "*", &"x".repeat(64)] {
+            let error = ExtensionName::parse(bad).expect_err(bad);
+            assert!(error.to_string().contains("allowed are 1 to 63"), "{error}");
+        }
+        assert!(ExtensionName::parse(&"x".repeat(63)).is_ok());
+    }
+}
