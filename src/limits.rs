@@ -75,6 +75,17 @@ pub const REQUEST_HEADERS_MAX: usize = 100;
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 1_024;
 /// Most patterns of one subscription.
 pub const PATTERNS_PER_SUBSCRIPTION_MAX: usize = 256;
+/// Most filters of one connection that differ: each is evaluated for every record that the connection's patterns match.
+pub const FILTERS_PER_CONNECTION_MAX: usize = 31;
+/// Most filters of one connection whose work may grow with the data, so that it takes several connections to use up
+/// those of a worker.
+pub const INTRICATE_FILTERS_PER_CONNECTION_MAX: usize = 8;
+/// Most filters of all connections of a worker together whose work may grow with the data. Each may take 50
+/// microseconds for a record.
+pub const INTRICATE_FILTERS_PER_WORKER_MAX: usize = 64;
+/// Most parts (values, operators, fields) that the filters of all connections of a worker have together: 25,000
+/// filters of ten parts. Each part takes about 20 nanoseconds for a record that all of them match.
+pub const FILTER_PARTS_PER_WORKER_MAX: usize = 262_144;
 /// Most bytes that the patterns of one connection may hold, counted as if it were the only connection. It is
 /// enough for 25,000 patterns of three segments.
 pub const PATTERN_BYTES_PER_CONNECTION_MAX: usize = 16 * 1024 * 1024;
@@ -205,6 +216,7 @@ const _: () = assert!(2 * RECORD_BYTES_CEILING < SPREAD_ASSEMBLY_BYTES_MAX);
 const _: () = assert!(PING_US < PONG_US_MAX);
 const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < SHAPES_PER_CONNECTION_MAX);
 const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < INTRICATE_SHAPES_PER_WORKER_MAX);
+const _: () = assert!(INTRICATE_FILTERS_PER_CONNECTION_MAX < INTRICATE_FILTERS_PER_WORKER_MAX);
 const _: () = assert!(SCAN_STEPS_PER_SESSION < SCAN_STEPS_PER_TURN);
 const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
 const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);

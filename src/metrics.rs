@@ -144,6 +144,8 @@ pub struct Metrics {
     pub connections: ConnectionGauges,
     /// Subscriptions over GraphQL.
     pub graphql_subscriptions: Gauge,
+    /// Filters of subscriptions.
+    pub filters: FilterMetrics,
     /// Requests and connections over HTTP that were cut.
     pub http_cuts: HttpCuts,
     /// Handshakes of TLS with clients, and certificates that were read again.
@@ -181,6 +183,19 @@ pub struct Metrics {
     pub hooks: HookCounters,
     /// What archives have kept.
     pub archives: ArchiveCounters,
+}
+
+/// The filters of subscriptions, and what they did since the start.
+#[derive(Debug, Default)]
+pub struct FilterMetrics {
+    /// Filters that differ, of each worker.
+    pub distinct: Gauge,
+    /// Evaluations of filters.
+    pub evaluations: Counter,
+    /// Evaluations that had no result, which count as false.
+    pub errors: Counter,
+    /// Records that were not sent to a subscriber because of its filters.
+    pub skipped: Counter,
 }
 
 /// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
@@ -273,6 +288,7 @@ impl Metrics {
             text.line(format_args!("http_cuts_total{{reason=\"{reason}\"}} {}", cuts.get()));
         }
         self.write_tls(&mut text);
+        self.write_filters(&mut text);
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
@@ -289,6 +305,16 @@ impl Metrics {
         self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn write_filters(&self, text: &mut Exposition<'_>) {
+        let FilterMetrics { distinct, evaluations, errors, skipped } = &self.filters;
+        text.gauge("filters", "Filters of subscriptions that differ, of each event loop.", distinct);
+        text.counter("filter_evaluations_total", "Evaluations of filters.", evaluations);
+        let help = "Evaluations of filters that had no result, which count as false.";
+        text.counter("filter_errors_total", help, errors);
+        let help = "Records that were not sent to a subscriber because of its filters.";
+        text.counter("filter_skips_total", help, skipped);
     }
 
     fn write_tls(&self, text: &mut Exposition<'_>) {

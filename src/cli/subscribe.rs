@@ -6,6 +6,7 @@ use super::client::{AccessArguments, Event, Interrupt, Subscription, WantedSourc
 use super::format::{FormatArguments, note};
 use super::{CliError, Given, whole_number};
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
+use crate::protocol::request::filter;
 use crate::record::Pattern;
 
 /// The arguments of `anode sub`.
@@ -13,6 +14,7 @@ use crate::record::Pattern;
 #[command(after_help = "Examples:\n\
     \x20 anode sub 'sensors/**'\n\
     \x20 anode sub 'sensors/*/temp' weather --no-snapshot --count 10\n\
+    \x20 anode sub 'sensors/**' --filter 'data.c > 25.0'\n\
     \x20 anode sub '**' --url ws://10.0.0.1:7070,ws://10.0.0.2:7070 | jq .data\n\n\
     A node that is not there yet, or no longer, is waited for; a lost connection goes on where it ended, on any node of \
     the cluster. What happens to the connection is told on stderr.")]
@@ -33,6 +35,10 @@ pub struct Arguments {
     /// record is sent, or the connection ends
     #[arg(long, value_name = "latest|all", default_value = "latest", value_parser = ["latest", "all"])]
     mode: String,
+    /// Only print records for which this expression of CEL is true, and deletions: it may use source, data, ts and
+    /// deleted. In the mode latest, a record with "gone" tells that it is not true of a source any longer
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
     /// End after this number of records
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole_number(1..=u64::MAX))]
     count: Option<u64>,
@@ -44,11 +50,15 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
     for pattern in &arguments.patterns {
         Pattern::parse(pattern).map_err(|error| CliError::Usage(error.to_string()))?;
     }
+    if let Some(text) = &arguments.filter {
+        filter(text).map_err(|refusal| CliError::Usage(refusal.message))?;
+    }
     let interrupt = Interrupt::watch()?;
     let wanted = WantedSources {
         sources: arguments.patterns.clone(),
         has_snapshot: !arguments.no_snapshot,
         mode: arguments.mode.clone(),
+        filter: arguments.filter.clone(),
     };
     let mut subscription = Subscription::new(nodes, wanted);
     let printed = print(&mut subscription, arguments.count, &interrupt);

@@ -68,6 +68,8 @@ pub(super) enum Stop<'v> {
 #[derive(Debug)]
 pub(super) enum Failure<'v> {
     NoSuchField(&'v str),
+    /// There is nothing at the end of this path of the data.
+    NoSuchPath(&'v [Box<str>]),
     NoSuchKey,
     OutOfRange,
     NoOverload(&'static str, &'static str),
@@ -102,6 +104,7 @@ impl fmt::Display for Failure<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::NoSuchField(name) => write!(f, "there is no field {name:?}"),
+            Failure::NoSuchPath(path) => write!(f, "there is no data.{}", path.join(".")),
             Failure::NoSuchKey => f.write_str("there is no such key"),
             Failure::OutOfRange => f.write_str("an index is out of range"),
             Failure::NoOverload(function, kind) => write!(f, "{function} does not take {kind}"),

@@ -131,12 +131,13 @@ impl<'v, 'd: 'v> Evaluator<'v, 'd> {
     /// Evaluates a path of the data.
     fn path(&mut self, path: &'v [Box<str>]) -> Value<'v> {
         if let Some(found) = self.variables.data.look_up(path)? {
-            let name = path.last().map_or("", |name| name);
-            return found.ok_or(Failure::NoSuchField(name).into());
+            return found.ok_or(Failure::NoSuchPath(path).into());
         }
         let mut value = self.variables.data.whole()?;
         for name in path {
-            value = self.field(&value, name)?;
+            let CelValue::Map(map) = &value else { return Err(Failure::NoSuchPath(path).into()) };
+            let found = map.field(name, &mut self.budget)?.cloned();
+            value = found.ok_or(Failure::NoSuchPath(path))?;
         }
         Ok(value)
     }

@@ -144,5 +144,14 @@ impl Expression {
     }
 }
 
+/// Expressions of the same kind with the same text are the same.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Expression) -> bool {
+        (&self.text, self.dialect) == (&other.text, other.dialect)
+    }
+}
+
+impl Eq for Expression {}
+
 /// An expression that is shared by all who use the same text.
 pub type SharedExpression = Arc<Expression>;

@@ -104,8 +104,8 @@ fn expressions_have_the_values_that_cel_says() {
         ("data.temp > 20 ? data : 1", "Unchanged"),
         ("latest('x')", "null"),
         // What has no value.
-        ("data.nope", "there is no field \"nope\""),
-        ("data.temp.x", "there is no field \"x\""),
+        ("data.nope", "there is no data.nope"),
+        ("data.temp.x", "there is no data.temp.x"),
         ("1 / 0", "a number is divided by zero"),
         ("9223372036854775807 + 1", "the result of + is out of range"),
         ("'a' < 1", "< does not take string and int"),
@@ -137,7 +137,7 @@ fn a_filter_is_true_or_not() {
     assert_eq!(is_true("data.temp > 20.5", &data, false), Ok(true));
     assert_eq!(is_true("deleted && data == null && ts == 5", &none, true), Ok(true));
     assert_eq!(is_true("data.temp", &data, false), Err("the result is int, not bool".to_owned()));
-    assert_eq!(is_true("data.nope > 1", &data, false), Err("there is no field \"nope\"".to_owned()));
+    assert_eq!(is_true("data.nope > 1", &data, false), Err("there is no data.nope".to_owned()));
 }
 
 #[test]

@@ -57,6 +57,9 @@ fn written(first: &Subscribe, has_mode: bool, is_batch: bool) -> String {
     if let Some(resume) = &first.resume {
         query.push(format!("resume={}", resume.encode()));
     }
+    if let Some(filter) = &first.filter {
+        query.push(format!("filter={}", encoded(filter.text())));
+    }
     query.join("&")
 }
 

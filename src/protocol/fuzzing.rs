@@ -222,6 +222,7 @@ pub(crate) fn protobuf_seeds() -> Vec<Vec<u8>> {
         snapshot: Some(false),
         mode: Some("all".into()),
         resume: Some(a_token().encode()),
+        filter: Some("data.x > 1".into()),
     };
     let unsubscribe = proto::Unsubscribe { id: id(proto::id::Id::Number(2)), subscription: 3 };
     let batch = proto::PublishBatch { items: vec![data.clone(), binary.clone(), deleted.clone()] };

@@ -18,7 +18,7 @@ use super::draft::{Draft, DraftPayload, Item, Items, PublishFrame, RequestId};
 use super::json::scan::single_value;
 use super::refusal::{Code, Refusal};
 use super::reply::PublishAnswer;
-use super::request::{AuthFrame, Mode, Notice, Request, Subscribe, SubscribeFrame};
+use super::request::{AuthFrame, Mode, Notice, Request, Subscribe, SubscribeFrame, filter};
 use super::token::Token;
 use crate::limits::{
     BATCH_ITEMS_MAX, PATTERNS_PER_SUBSCRIPTION_MAX, REQUEST_ID_BYTES_MAX, TS_MAX, TTL_MS_MAX,
@@ -265,6 +265,7 @@ fn subscribe(message: &proto::Subscribe) -> Result<Subscribe, Refusal> {
         snapshot: message.snapshot.unwrap_or(true),
         mode: mode.transpose()?,
         resume: resume.transpose()?,
+        filter: message.filter.as_deref().map(filter).transpose()?,
     })
 }
 
@@ -410,6 +411,23 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
         Some((field, bytes)) => write_field(out, field, bytes),
         None => out.extend_from_slice(&DELETED),
     }
+}
+
+/// Appends the message that a record is not shown any longer, because a filter is not true of it.
+pub fn write_gone(out: &mut Vec<u8>, record: &Record) {
+    /// The field `Record.gone` (number 7, varint) with the value `true`.
+    const GONE: [u8; 2] = [7 << 3, 1];
+    let (source, ts) = (record.source.as_str().as_bytes(), record.stamp.ts);
+    let ts_len = if ts == 0 { 0 } else { 1 + encoded_len_varint(ts) };
+    let len = 1 + encoded_len_varint(source.len() as u64) + source.len() + ts_len + GONE.len();
+    out.push(RECORD_KEY);
+    write_varint(out, len as u64);
+    write_field(out, 1, source);
+    if ts > 0 {
+        out.push(2 << 3);
+        write_varint(out, ts);
+    }
+    out.extend_from_slice(&GONE);
 }
 
 fn write_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {

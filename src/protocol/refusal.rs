@@ -13,6 +13,8 @@ pub enum Code {
     BadSource,
     /// The text is not a valid pattern.
     BadPattern,
+    /// The text is not a valid expression; the message has the line and the column.
+    BadFilter,
     /// `ts` is not an integer in the allowed range.
     BadTimestamp,
     /// `ts` is too far ahead of the node's clock.
@@ -53,11 +55,12 @@ pub enum Code {
 
 /// Every code that a node can send, for the check that the reference names it.
 #[cfg(test)]
-pub const ALL_CODES: [Code; 22] = [
+pub const ALL_CODES: [Code; 23] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
     Code::BadPattern,
+    Code::BadFilter,
     Code::BadTimestamp,
     Code::FutureTimestamp,
     Code::TooLarge,
@@ -86,6 +89,7 @@ impl Code {
             Code::BadRequest => "bad_request",
             Code::BadSource => "bad_source",
             Code::BadPattern => "bad_pattern",
+            Code::BadFilter => "bad_filter",
             Code::BadTimestamp => "bad_timestamp",
             Code::FutureTimestamp => "future_timestamp",
             Code::TooLarge => "too_large",
@@ -120,7 +124,7 @@ impl Code {
     pub fn http_status(self) -> u16 {
         use Code::*;
         match self {
-            BadJson | BadRequest | BadSource | BadPattern | BadTimestamp | FutureTimestamp => 400,
+            BadJson | BadRequest | BadSource | BadPattern | BadFilter | BadTimestamp | FutureTimestamp => 400,
             Unauthorized => 401,
             Forbidden => 403,
             NotFound => 404,

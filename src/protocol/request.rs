@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::AckLevel;
 use super::draft::RequestId;
-use super::refusal::Refusal;
+use super::refusal::{Code, Refusal};
 use super::token::Token;
+use crate::expression::{Dialect, Expression, SharedExpression};
 use crate::record::{NodeName, Pattern};
 
 /// The policy for a subscriber that receives more slowly than records arrive.
@@ -48,6 +49,14 @@ pub struct Subscribe {
     pub mode: Option<Mode>,
     /// A token that tells what the client has seen already.
     pub resume: Option<Token>,
+    /// The expression that says which records are wanted; `None` for all.
+    pub filter: Option<SharedExpression>,
+}
+
+/// Reads the filter of a subscription.
+pub fn filter(text: &str) -> Result<SharedExpression, Refusal> {
+    let refused = |bad| Refusal::new(Code::BadFilter, format!("filter: {bad}"));
+    Expression::compile(text, Dialect::Filter).map(SharedExpression::new).map_err(refused)
 }
 
 /// The request in a frame on `/subscribe`.

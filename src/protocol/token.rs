@@ -31,7 +31,7 @@ pub struct Token {
     pub cluster: u64,
     /// Wall clock of the node that made the token, in microseconds since the Unix epoch.
     pub issued_us: u64,
-    /// [`pattern_key`]s of the patterns that the token is about, in increasing order.
+    /// [`subscription_key`]s of the patterns that the token is about, in increasing order.
     pub patterns: Vec<u64>,
     /// For every run of an origin its [`head_key`] and the sequence number up to which everything was seen.
     /// In increasing order.
@@ -57,6 +57,20 @@ pub fn pattern_key(pattern: &Pattern) -> u64 {
     xxh3_64(pattern.as_str().as_bytes())
 }
 
+/// Returns the hash of a pattern with the hash of the filter of its subscription, 0 for none. Who has seen only what a
+/// filter lets through has not seen the rest.
+pub fn subscription_key(pattern: &Pattern, filter_key: u64) -> u64 {
+    match filter_key {
+        0 => pattern_key(pattern),
+        seed => xxh3_64_with_seed(pattern.as_str().as_bytes(), seed),
+    }
+}
+
+/// Returns the hash of the text of a filter, which is never 0.
+pub fn filter_key(text: &str) -> u64 {
+    xxh3_64(text.as_bytes()).max(1)
+}
+
 /// Returns the hash of one run of an origin: its name and its boot number.
 pub fn head_key(origin: &NodeName, boot: u64) -> u64 {
     xxh3_64_with_seed(origin.as_bytes(), boot)
@@ -70,9 +84,9 @@ impl Token {
         head.is_ok_and(|at| self.heads.get(at).is_some_and(|head| birth.seq <= head.1))
     }
 
-    /// Returns whether the token is about this pattern.
-    pub fn covers_pattern(&self, pattern: &Pattern) -> bool {
-        self.patterns.binary_search(&pattern_key(pattern)).is_ok()
+    /// Returns whether the token is about this pattern with the filter of this hash.
+    pub fn covers_pattern(&self, pattern: &Pattern, filter_key: u64) -> bool {
+        self.patterns.binary_search(&subscription_key(pattern, filter_key)).is_ok()
     }
 
     /// Returns the token as the text that clients keep.

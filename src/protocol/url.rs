@@ -6,7 +6,7 @@
 use super::AckLevel;
 use super::query::parameters;
 use super::refusal::{Code, Refusal};
-use super::request::{Mode, Subscribe, UrlRequest};
+use super::request::{Mode, Subscribe, UrlRequest, filter};
 use super::token::Token;
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::record::Pattern;
@@ -30,7 +30,7 @@ pub fn publish_url(query: &str) -> Result<UrlRequest, Refusal> {
 
 /// Reads the query (without `?`) of a stream of events.
 pub fn stream_url(query: &str) -> Result<Subscribe, Refusal> {
-    match read_subscribe(query, "source, mode, snapshot, resume", |name| name != "batch")? {
+    match read_subscribe(query, "source, mode, snapshot, resume, filter", |name| name != "batch")? {
         UrlRequest::Subscribe { first: Some(first), .. } => Ok(first),
         _ => bad_request("parameter source is missing; a stream needs at least one"),
     }
@@ -38,13 +38,14 @@ pub fn stream_url(query: &str) -> Result<Subscribe, Refusal> {
 
 /// Reads the query (without `?`) of a WebSocket on `/subscribe`.
 pub fn subscribe_url(query: &str) -> Result<UrlRequest, Refusal> {
-    read_subscribe(query, "source, mode, snapshot, resume, batch", |_| true)
+    read_subscribe(query, "source, mode, snapshot, resume, batch, filter", |_| true)
 }
 
 /// Reads the query of a subscription. `known` names the parameters that may stand in it, of which `is_known` tells.
 fn read_subscribe(query: &str, known: &str, is_known: impl Fn(&str) -> bool) -> Result<UrlRequest, Refusal> {
     let mut patterns = Vec::new();
     let (mut mode, mut snapshot, mut resume, mut batch) = (None, None, None, None);
+    let mut wanted = None;
     for parameter in parameters(query) {
         let (name, value) = parameter?;
         match name.as_str() {
@@ -62,6 +63,7 @@ fn read_subscribe(query: &str, known: &str, is_known: impl Fn(&str) -> bool) -> 
                 None => return bad_request(format!("mode is {value:?}; allowed are latest, all")),
             },
             "snapshot" => once(&mut snapshot, flag("snapshot", &value)?, "snapshot")?,
+            "filter" => once(&mut wanted, filter(&value)?, "filter")?,
             "batch" => once(&mut batch, flag("batch", &value)?, "batch")?,
             "resume" => match Token::decode(&value) {
                 Ok(token) => once(&mut resume, token, "resume")?,
@@ -74,11 +76,12 @@ fn read_subscribe(query: &str, known: &str, is_known: impl Fn(&str) -> bool) -> 
     }
     let batch = batch.unwrap_or(false);
     if !patterns.is_empty() {
-        let first = Some(Subscribe { patterns, snapshot: snapshot.unwrap_or(true), mode, resume });
+        let first =
+            Some(Subscribe { patterns, snapshot: snapshot.unwrap_or(true), mode, resume, filter: wanted });
         return Ok(UrlRequest::Subscribe { first, mode, batch });
     }
-    if snapshot.is_some() || resume.is_some() {
-        return bad_request("snapshot and resume are allowed with source only");
+    if snapshot.is_some() || resume.is_some() || wanted.is_some() {
+        return bad_request("snapshot, resume and filter are allowed with source only");
     }
     Ok(UrlRequest::Subscribe { first: None, mode, batch })
 }
@@ -122,9 +125,14 @@ mod tests {
     fn streams() {
         let subscribe = stream_url("source=a/*&mode=all&snapshot=false").expect("a stream");
         assert!(!subscribe.snapshot && subscribe.mode == Some(Mode::All) && subscribe.resume.is_none());
-        for bad in ["", "snapshot=true", "source=a&batch=true", "source=a&filter=true", "source=a&resume=x"] {
+        for bad in ["", "snapshot=true", "source=a&batch=true", "filter=true", "source=a&resume=x"] {
             assert_eq!(stream_url(bad).expect_err(bad).code, Code::BadRequest, "{bad}");
         }
+        let filtered = stream_url("source=a&filter=data.x+%3E+1").expect("a stream");
+        assert_eq!(filtered.filter.expect("a filter").text(), "data.x > 1");
+        let bad = stream_url("source=a&filter=data.x+%3E").expect_err("a filter");
+        assert_eq!(bad.code, Code::BadFilter);
+        assert_eq!(bad.message, "filter: line 1, column 9: the expression ends where a value is expected");
         assert_eq!(stream_url("source=a//b").expect_err("pattern").code, Code::BadPattern);
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::Role;
+use super::FilteredRole;
 use crate::record::Pattern;
 
 /// A pattern of a connection that is gone, in one of its roles.
@@ -14,7 +14,7 @@ pub struct LeavingPattern {
     /// The pattern that is to be removed, or to lose a role.
     pub pattern: Pattern,
     /// The role in which the connection has it.
-    pub role: Role,
+    pub role: FilteredRole,
     /// Whether the role was added to another one, with which the pattern itself is removed. Such roles stand behind
     /// all others in a list, because they are taken away first.
     pub is_extra: bool,

@@ -53,7 +53,7 @@ use self::audience::AudienceCache;
 use self::leaving::Leaving;
 pub use self::leaving::LeavingPattern;
 use self::role::Listed;
-pub use self::role::{Role, Wants};
+pub use self::role::{FilterSlot, FilteredRole, Role, SLOT_MAX, SlotSet, Wants};
 use self::trie::TrieNode;
 
 /// Most nodes that the search for one record visits: those that plain patterns can lead to, and those that each
@@ -124,18 +124,24 @@ impl Index {
 
     /// Adds patterns of a connection in a role, or none of them if they exceed a bound. A pattern may be added
     /// several times and must then be removed as often.
-    pub fn insert(&mut self, patterns: &[Pattern], connection: usize, role: Role) -> Result<(), Excess> {
+    pub fn insert(
+        &mut self,
+        patterns: &[Pattern],
+        connection: usize,
+        role: impl Into<FilteredRole>,
+    ) -> Result<(), Excess> {
+        let listed = Listed::new(connection, role);
         self.admission.admit(patterns, connection)?;
         self.cache.clear();
         for pattern in patterns {
-            self.root.insert(pattern.segments(), Listed::new(connection, role), self.seed);
+            self.root.insert(pattern.segments(), listed, self.seed);
         }
         self.len += patterns.len();
         Ok(())
     }
 
     /// Removes a pattern of a connection in a role once. Returns `false` if the connection does not have it.
-    pub fn remove(&mut self, pattern: &Pattern, connection: usize, role: Role) -> bool {
+    pub fn remove(&mut self, pattern: &Pattern, connection: usize, role: impl Into<FilteredRole>) -> bool {
         let was_there = self.root.remove(&mut pattern.segments(), Listed::new(connection, role));
         if was_there {
             self.cache.clear();
@@ -148,7 +154,13 @@ impl Index {
     }
 
     /// Lists patterns that a connection has in the role `old` in the role `new` instead.
-    pub fn change_role(&mut self, patterns: &[Pattern], connection: usize, old: Role, new: Role) {
+    pub fn change_role(
+        &mut self,
+        patterns: &[Pattern],
+        connection: usize,
+        old: FilteredRole,
+        new: FilteredRole,
+    ) {
         for pattern in patterns {
             let Some(list) = self.root.list_of(pattern.segments()) else { continue };
             let was_there = list.release(Listed::new(connection, old));
@@ -159,7 +171,7 @@ impl Index {
 
     /// Lists patterns that a connection has in one more role. That role must be taken away again
     /// ([`Index::take_role`]) before the pattern is removed.
-    pub fn add_role(&mut self, patterns: &[Pattern], connection: usize, role: Role) {
+    pub fn add_role(&mut self, patterns: &[Pattern], connection: usize, role: FilteredRole) {
         for pattern in patterns {
             if let Some(list) = self.root.list_of(pattern.segments()) {
                 list.add(Listed::new(connection, role));
@@ -168,7 +180,7 @@ impl Index {
     }
 
     /// Takes a role away that was added ([`Index::add_role`]).
-    pub fn take_role(&mut self, patterns: &[Pattern], connection: usize, role: Role) {
+    pub fn take_role(&mut self, patterns: &[Pattern], connection: usize, role: FilteredRole) {
         for pattern in patterns {
             if let Some(list) = self.root.list_of(pattern.segments()) {
                 let was_there = list.release(Listed::new(connection, role));
@@ -177,11 +189,15 @@ impl Index {
         }
     }
 
-    /// Returns the roles in which a connection wants a source. The search visits as few nodes as the one for all
+    /// Returns the roles in which a connection wants a source, of subscriptions with these filters. The search visits as few nodes as the one for all
     /// connections, and looks into the list of each for this connection alone.
-    pub fn wants(&self, source: &str, connection: usize) -> Wants {
+    pub fn wants(&self, source: &str, connection: usize, slots: SlotSet) -> Wants {
         let mut wants = Wants::default();
-        self.root.visit(source, &mut |list| wants.add(connection, |least, most| list.ends(least, most)));
+        self.root.visit(source, &mut |list| {
+            for slot in slots.iter() {
+                wants.add(connection, slot, |least, most| list.ends(least, most));
+            }
+        });
         wants
     }
 

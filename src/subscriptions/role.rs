@@ -22,15 +22,104 @@ pub enum Role {
     BareGhostEpoch(u32),
 }
 
+/// The place of a filter among those of its connection: 0 for no filter, and from 1 to [`SLOT_MAX`] for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterSlot(u8);
+
+/// Greatest number of a slot.
+pub const SLOT_MAX: u8 = 31;
+
+impl FilterSlot {
+    /// Returns the slot of this number, if it is none too great.
+    pub fn new(number: usize) -> Option<FilterSlot> {
+        u8::try_from(number).ok().filter(|number| *number <= SLOT_MAX).map(FilterSlot)
+    }
+
+    /// Returns whether the slot stands for a filter.
+    pub fn is_filter(self) -> bool {
+        self.0 > 0
+    }
+
+    /// The number of the slot.
+    pub fn number(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Filters of one connection, by their slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotSet(u32);
+
+impl SlotSet {
+    /// The subscriptions without a filter alone.
+    pub const UNFILTERED: SlotSet = SlotSet(1);
+
+    /// Adds a slot to the set.
+    pub fn insert(&mut self, slot: FilterSlot) {
+        self.0 |= 1 << slot.0;
+    }
+
+    /// Takes a slot out of the set.
+    pub fn remove(&mut self, slot: FilterSlot) {
+        self.0 &= !(1 << slot.0);
+    }
+
+    /// Returns whether the slot is in the set.
+    pub fn contains(self, slot: FilterSlot) -> bool {
+        self.0 & (1 << slot.0) != 0
+    }
+
+    /// Returns whether the set has any slot.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the slots that are in both sets.
+    #[must_use]
+    pub fn both(self, other: SlotSet) -> SlotSet {
+        SlotSet(self.0 & other.0)
+    }
+
+    /// The slots of the set, in increasing order.
+    pub fn iter(self) -> impl Iterator<Item = FilterSlot> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let least = (left != 0).then(|| FilterSlot(left.trailing_zeros() as u8));
+            left &= left.saturating_sub(1);
+            least
+        })
+    }
+}
+
+/// The role of a subscription, and the slot of its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilteredRole {
+    /// The role of the subscription.
+    pub role: Role,
+    /// The filter of the subscription.
+    pub slot: FilterSlot,
+}
+
+/// The role of a subscription without a filter.
+impl From<Role> for FilteredRole {
+    fn from(role: Role) -> FilteredRole {
+        FilteredRole { role, slot: FilterSlot::default() }
+    }
+}
+
 /// A connection in a role, as it stands in the lists of the index: ordered by connection, role and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Listed(u64);
 
-/// Number of bits of a [`Listed`] below those of the connection: eight for the role, and those of its number.
+/// Number of bits of a [`Listed`] below those of the connection: five for the slot of the filter, three for the role,
+/// and those of its number.
 const ROLE_BITS: u32 = 8 + u32::BITS;
 
+const _: () = assert!((SLOT_MAX as u32) < 1 << 5);
+
 impl Listed {
-    pub(super) fn new(connection: usize, role: Role) -> Listed {
+    pub(super) fn new(connection: usize, role: impl Into<FilteredRole>) -> Listed {
+        let FilteredRole { role, slot } = role.into();
         debug_assert!(
             (connection as u64) < 1 << (u64::BITS - ROLE_BITS),
             "a number of a connection is small"
@@ -43,6 +132,7 @@ impl Listed {
             Role::BareGhost(last) => (4, last),
             Role::BareGhostEpoch(epoch) => (5, epoch),
         };
+        let kind = u64::from(slot.0) << 3 | kind;
         Listed((connection as u64) << ROLE_BITS | kind << u32::BITS | u64::from(number))
     }
 
@@ -79,15 +169,17 @@ impl Wants {
         self.whole || self.bare.is_some() || self.starting.is_some()
     }
 
-    /// Adds the roles in which a list of the index has the connection. `ends_in` returns the first and the last entry
-    /// of the list from one to another.
+    /// Adds the roles in which a list of the index has the connection, of subscriptions with the filter of this slot.
+    /// `ends_in` returns the first and the last entry of the list from one to another.
     pub(super) fn add(
         &mut self,
         connection: usize,
+        slot: FilterSlot,
         ends_in: impl Fn(Listed, Listed) -> Option<(Listed, Listed)>,
     ) {
         let ends = |role: fn(u32) -> Role| {
-            let [least, most] = [0, u32::MAX].map(|number| Listed::new(connection, role(number)));
+            let listed = |number| Listed::new(connection, FilteredRole { role: role(number), slot });
+            let [least, most] = [0, u32::MAX].map(listed);
             ends_in(least, most).map(|(first, last)| (first.number(), last.number()))
         };
         self.whole |= ends(|_| Role::Whole).is_some();
@@ -139,10 +231,10 @@ mod tests {
                 let pattern = Pattern::parse(&text).expect("a pattern");
                 prop_assert!(index.insert(from_ref(&pattern), connection, first).is_ok());
                 let role = if moved {
-                    index.change_role(from_ref(&pattern), connection, first, second);
+                    index.change_role(from_ref(&pattern), connection, first.into(), second.into());
                     second
                 } else {
-                    index.add_role(from_ref(&pattern), connection, second);
+                    index.add_role(from_ref(&pattern), connection, second.into());
                     held.push((pattern.clone(), connection, second));
                     first
                 };
@@ -163,7 +255,7 @@ mod tests {
                             Role::BareGhostEpoch(epoch) => least(&mut naive.ghost_epoch, epoch),
                         }
                     }
-                    prop_assert_eq!(index.wants(source, connection), naive);
+                    prop_assert_eq!(index.wants(source, connection, SlotSet::UNFILTERED), naive);
                 }
                 let mut found = Vec::new();
                 index.matches(source, &mut found);
@@ -179,7 +271,7 @@ mod tests {
                 };
                 let gone = of(false).map(|held| (held, false)).chain(of(true).map(|held| (held, true)));
                 let gone = gone.map(|((_, (pattern, _, role)), is_extra)| {
-                    LeavingPattern { pattern: pattern.clone(), role: *role, is_extra }
+                    LeavingPattern { pattern: pattern.clone(), role: (*role).into(), is_extra }
                 });
                 index.leave(connection, gone.collect());
             }

@@ -190,7 +190,7 @@ fn an_operation_that_fails_leaves_the_others() {
     for (query, code) in [
         (records("patterns: [\"a/**/b\"]"), "bad_pattern"),
         (records("patterns: []"), "bad_request"),
-        (records("patterns: [\"a\"], filter: \"x\""), "bad_request"),
+        (records("patterns: [\"a\"], filter: \"x\""), "bad_filter"),
         (records("patterns: [7]"), "bad_request"),
         ("subscription { nothing }".into(), "bad_request"),
         ("{".into(), "bad_request"),

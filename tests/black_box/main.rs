@@ -18,6 +18,7 @@ mod config;
 mod data;
 mod durability;
 mod extend;
+mod filters;
 mod forgery;
 mod graphql;
 mod graphql_ws;

@@ -10,12 +10,13 @@ const feeds = new Map();
 
 const value = (data) => (data instanceof Uint8Array ? { b64: Buffer.from(data).toString("base64") } : (data ?? null));
 
-const shown = ({ source, ts, origin, data, deleted, snapshot }) => ({
+const shown = ({ source, ts, origin, data, deleted, gone, snapshot }) => ({
   source,
   ts,
   origin,
   data: value(data),
   deleted,
+  gone,
   snapshot,
 });
 
@@ -56,7 +57,7 @@ class Feed {
         this.log.push(shown(record));
         this.disorder += record.ts < (this.last[record.source] ?? -1) ? 1 : 0;
         this.last[record.source] = record.ts;
-        if (record.deleted) {
+        if (record.deleted || record.gone) {
           delete this.state[record.source];
         } else {
           this.state[record.source] = value(record.data);

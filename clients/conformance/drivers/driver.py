@@ -27,6 +27,7 @@ def shown(record: Record) -> dict[str, Any]:
         "origin": record.origin,
         "data": value(record.data),
         "deleted": record.deleted,
+        "gone": record.gone,
         "snapshot": record.snapshot,
     }
 
@@ -63,7 +64,7 @@ class Feed:
                 if record.ts < self.last.get(record.source, -1):
                     self.disorder += 1
                 self.last[record.source] = record.ts
-                if record.deleted:
+                if record.deleted or record.gone:
                     self.state.pop(record.source, None)
                 else:
                     self.state[record.source] = value(record.data)

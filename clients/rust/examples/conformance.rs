@@ -54,7 +54,7 @@ fn value(data: &Data) -> Value {
 
 fn shown(record: &Record) -> Value {
     json!({"source": record.source, "ts": record.ts, "origin": record.origin, "data": value(&record.data),
-        "deleted": record.deleted, "snapshot": record.snapshot})
+        "deleted": record.deleted, "gone": record.gone, "snapshot": record.snapshot})
 }
 
 fn told(error: &AnodeError) -> Value {
@@ -287,7 +287,7 @@ impl Delivered {
         self.log.push(shown(&record));
         let before = self.last.insert(record.source.clone(), record.ts);
         self.disorder += u64::from(before.is_some_and(|before| record.ts < before));
-        if record.deleted {
+        if record.deleted || record.gone {
             self.state.remove(&record.source);
         } else {
             self.state.insert(record.source.clone(), value(&record.data));

@@ -73,6 +73,8 @@ mod tests {
         );
         assert!(read(r#"{"id":1,"error":{"code":"bad_pattern","message":"m"}}"#).contains("bad_pattern"));
         assert!(read(r#"{"source":"a","ts":1,"origin":"n","data":1}"#).starts_with("Record"));
+        let gone = read(r#"{"source":"a","ts":1,"gone":true}"#);
+        assert!(gone.contains("gone: true") && gone.contains("data: Deleted"), "{gone}");
         assert_eq!(read_frame("[", false).expect_err("no JSON").code, "protocol");
     }
 }

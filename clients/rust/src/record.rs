@@ -108,6 +108,9 @@ pub struct Record {
     pub data: Data,
     /// Whether the record is a deletion.
     pub deleted: bool,
+    /// Whether the filter of the subscription is not true any longer of the source, of which a record was delivered
+    /// before. Then there is no data, and no origin.
+    pub gone: bool,
     /// Whether the record belongs to the state at the beginning of the subscription, and is no news.
     pub snapshot: bool,
 }
@@ -118,7 +121,7 @@ pub(crate) struct RecordBody<'a> {
     #[serde(borrow)]
     source: Cow<'a, str>,
     ts: u64,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     origin: Cow<'a, str>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -126,13 +129,15 @@ pub(crate) struct RecordBody<'a> {
     data_b64: Option<Cow<'a, str>>,
     #[serde(default)]
     deleted: bool,
+    #[serde(default)]
+    gone: bool,
 }
 
 impl RecordBody<'_> {
     /// Returns the record.
     pub(crate) fn record(self, snapshot: bool) -> Result<Record, AnodeError> {
         let data = match (self.data, self.data_b64) {
-            (_, _) if self.deleted => Data::Deleted,
+            (_, _) if self.deleted || self.gone => Data::Deleted,
             (_, Some(text)) => Data::Bytes(STANDARD.decode(text.as_bytes()).map_err(|error| {
                 AnodeError::new("protocol", format!("the node sent bytes that cannot be read: {error}"))
             })?),
@@ -146,6 +151,7 @@ impl RecordBody<'_> {
             origin: self.origin.into_owned(),
             data,
             deleted: self.deleted,
+            gone: self.gone,
             snapshot,
         })
     }

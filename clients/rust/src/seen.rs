@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::record::{Data, Record};
 
-/// Deleted sources that are remembered, in each of two generations.
+/// Deleted sources, and those that are gone, that are remembered, in each of two generations.
 const DELETED_MAX: usize = 65_536;
 
 /// The place of a record in the order of its source, with a hash of its data.
@@ -38,7 +38,7 @@ impl Seen {
         {
             return false;
         }
-        if !record.deleted {
+        if !record.deleted && !record.gone {
             self.deleted.remove(source);
             match self.live.get_mut(source) {
                 Some(known) => *known = mark,
@@ -78,7 +78,7 @@ mod tests {
 
     fn record(source: &str, ts: u64, data: Data) -> Record {
         let deleted = data == Data::Deleted;
-        Record { source: source.into(), ts, origin: "n".into(), data, deleted, snapshot: false }
+        Record { source: source.into(), ts, origin: "n".into(), data, deleted, gone: false, snapshot: false }
     }
 
     #[test]

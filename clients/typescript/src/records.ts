@@ -10,12 +10,14 @@ export interface AnodeRecord {
   readonly source: string;
   /** Microseconds since the Unix epoch. */
   readonly ts: number;
-  /** The name of the node that accepted the record. */
+  /** The name of the node that accepted the record; empty where the source is `gone`. */
   readonly origin: string;
-  /** The value of the JSON, or a `Uint8Array` if bytes were published; `undefined` for a deletion. */
+  /** The value of the JSON, or a `Uint8Array` if bytes were published; `undefined` for a deletion, or where the source is `gone`. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   readonly data: any;
   readonly deleted: boolean;
+  /** Whether the filter is not true any longer of the source, of which a record was delivered before. */
+  readonly gone: boolean;
   /** Whether the record belongs to the state at the beginning of the subscription, and is no news. */
   readonly snapshot: boolean;
 }
@@ -40,20 +42,22 @@ export type Level = "accepted" | "stored" | "replicated";
 export interface RecordBody {
   source: string;
   ts: number;
-  origin: string;
+  origin?: string;
   data?: unknown;
   data_b64?: string;
   deleted?: boolean;
+  gone?: boolean;
 }
 
 /** Returns the record that a node has sent. */
 export function recordOf(body: RecordBody, snapshot: boolean): AnodeRecord {
-  const { source, ts, origin, deleted = false } = body;
+  const { source, ts, deleted = false, gone = false } = body;
+  const origin = gone ? "" : body.origin;
   if (typeof source !== "string" || typeof ts !== "number" || typeof origin !== "string") {
     throw new AnodeError("protocol", "the node sent a record without source, ts or origin");
   }
   const data = body.data_b64 === undefined ? body.data : decode(body.data_b64);
-  return { source, ts, origin, data, deleted, snapshot };
+  return { source, ts, origin, data, deleted, gone, snapshot };
 }
 
 /** Returns the field of a frame that carries the data. */

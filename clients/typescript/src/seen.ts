@@ -1,6 +1,6 @@
 /** Which records a subscription has delivered, so that none comes twice or out of order after it was resumed. */
 
-/** Deleted sources that are remembered, in each of two generations. */
+/** Deleted sources, and those that are gone, that are remembered, in each of two generations. */
 export const DELETED_MAX = 65_536;
 
 interface Mark {
@@ -20,7 +20,7 @@ export class Seen {
    *
    * Of two records with the same timestamp a node sends the winner last, so a second one with other data is new.
    */
-  admit(source: string, ts: number, deleted: boolean, dataHash: number): boolean {
+  admit(source: string, ts: number, deleted: boolean, dataHash: number, gone = false): boolean {
     const known = this.live.get(source) ?? this.deleted.get(source) ?? this.deletedBefore.get(source);
     if (known !== undefined) {
       const isOlder = ts < known.ts || (ts === known.ts && known.deleted && !deleted);
@@ -29,7 +29,7 @@ export class Seen {
       }
     }
     const mark = { ts, deleted, dataHash };
-    if (!deleted) {
+    if (!deleted && !gone) {
       this.deleted.delete(source);
       this.live.set(source, mark);
       return true;

@@ -122,7 +122,8 @@ export class Feed {
     const head = `"origin":"${record.origin}",`;
     const start = text.indexOf(head);
     const data = start >= 0 ? text.slice(start + head.length) : JSON.stringify(record.data ?? null);
-    if (this.seen.admit(record.source, record.ts, record.deleted, textHash(data))) {
+    const { source, ts, deleted, gone } = record;
+    if (this.seen.admit(source, ts, deleted, textHash(data), gone)) {
       this.queue.put({ record, size: text.length });
     }
   }

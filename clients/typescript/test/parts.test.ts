@@ -86,6 +86,9 @@ test("records rise and come once", () => {
   assert.ok(seen.admit("a", 5, true, 0), "an expired value ends with its own ts");
   assert.ok(!seen.admit("a", 5, false, 2), "a deletion wins over data of the same ts");
   assert.ok(seen.admit("b", 1, false, 1));
+  assert.ok(seen.admit("b", 2, false, 7, true), "gone");
+  assert.ok(!seen.admit("b", 2, false, 7, true), "gone again");
+  assert.ok(seen.admit("b", 3, false, 1), "and back");
   seen.forget();
   assert.ok(seen.admit("a", 5, false, 1));
   for (let number = 0; number < 3 * DELETED_MAX; number += 1) {
@@ -138,7 +141,7 @@ test("who finds no room waits in order", async () => {
 });
 
 test("without a way to stop reading, newer records replace those that wait", async () => {
-  const record = (ts: number, source = "a") => ({ source, ts, origin: "n", data: ts, deleted: false, snapshot: false });
+  const record = (ts: number, source = "a") => ({ source, ts, origin: "n", data: ts, deleted: false, gone: false, snapshot: false });
   const queue = new ReadAhead("latest");
   for (let ts = 0; ts < 5_000; ts += 1) {
     queue.put({ record: record(ts), size: 100 });

@@ -44,6 +44,8 @@ pub struct WantedSources {
     pub has_snapshot: bool,
     /// The mode: `latest` or `all`.
     pub mode: String,
+    /// The expression that says which records are wanted; `None` for all.
+    pub filter: Option<String>,
 }
 
 /// The next thing that happened to a subscription.
@@ -220,6 +222,9 @@ impl Subscription {
             "mode": self.wanted.mode,
             "snapshot": self.wanted.has_snapshot,
         });
+        if let Some(filter) = &self.wanted.filter {
+            subscribe["filter"] = json!(filter);
+        }
         if let Some(token) = &self.token {
             // After a resume token, the snapshot is what was missed. It is wanted even if no full snapshot
             // is.
@@ -388,7 +393,12 @@ mod tests {
     }
 
     fn wanted() -> WantedSources {
-        WantedSources { sources: vec!["a/*".into()], has_snapshot: false, mode: "latest".into() }
+        WantedSources {
+            sources: vec!["a/*".into()],
+            has_snapshot: false,
+            mode: "latest".into(),
+            filter: None,
+        }
     }
 
     /// In nats.go (#1777) a subscription ended silently after reconnecting.

@@ -120,6 +120,7 @@ pub fn run(endpoint: NodeUrl, seen: &Seen, ending: &AtomicBool) {
         sources: vec!["host/**".into(), format!("{COUNTER_PREFIX}*")],
         has_snapshot: true,
         mode: "all".into(),
+        filter: None,
     };
     while !ending.load(Relaxed) {
         watch(Subscription::new(endpoint.clone(), wanted.clone()), seen, ending);

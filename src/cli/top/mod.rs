@@ -103,7 +103,8 @@ fn count_sources(
     hot: Arc<HotSources>,
     ending: Arc<AtomicBool>,
 ) -> Result<thread::JoinHandle<()>, CliError> {
-    let wanted = WantedSources { sources: vec![pattern], has_snapshot: false, mode: "latest".into() };
+    let wanted =
+        WantedSources { sources: vec![pattern], has_snapshot: false, mode: "latest".into(), filter: None };
     let count = move || {
         let mut subscription = Subscription::new(nodes, wanted);
         while !ending.load(Relaxed) {

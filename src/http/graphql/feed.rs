@@ -37,6 +37,7 @@ pub(super) struct FeedAsked {
     pub(super) patterns: Vec<String>,
     pub(super) snapshot: bool,
     pub(super) mode: GraphqlMode,
+    pub(super) filter: Option<String>,
 }
 
 /// Something that a subscription brings.
@@ -46,6 +47,8 @@ pub(super) enum FeedEvent {
     Record(GraphqlRecord),
     /// The snapshot is complete. Holds the token by which to resume.
     Eos(String),
+    /// The filter is not true any longer of this source.
+    Gone { source: String, ts: u64 },
 }
 
 /// A subscription at an event loop.
@@ -88,7 +91,7 @@ pub(super) async fn open(
 
 /// The query of the URL by which a client on `/subscribe` would ask for the same.
 fn query_of(requester: &Requester, asked: &FeedAsked) -> Result<String, Refusal> {
-    let FeedAsked { patterns, snapshot, mode } = asked;
+    let FeedAsked { patterns, snapshot, mode, filter } = asked;
     if patterns.is_empty() || patterns.len() > PATTERNS_PER_SUBSCRIPTION_MAX {
         let count = patterns.len();
         let message = format!("{count} patterns; allowed are 1 to {PATTERNS_PER_SUBSCRIPTION_MAX}");
@@ -101,6 +104,10 @@ fn query_of(requester: &Requester, asked: &FeedAsked) -> Result<String, Refusal>
     for pattern in patterns {
         query.push_str("&source=");
         query.extend(utf8_percent_encode(pattern, NON_ALPHANUMERIC));
+    }
+    if let Some(filter) = filter {
+        query.push_str("&filter=");
+        query.extend(utf8_percent_encode(filter, NON_ALPHANUMERIC));
     }
     Ok(query)
 }
@@ -153,6 +160,8 @@ struct FeedMessage<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     data_b64: Option<Cow<'a, str>>,
+    #[serde(default)]
+    gone: bool,
     eos: Option<EosFields>,
     error: Option<RefusalFields>,
 }
@@ -183,6 +192,9 @@ fn read(text: &Utf8Bytes) -> Result<Option<FeedEvent>, async_graphql::Error> {
     }
     if let Some(eos) = message.eos {
         return Ok(Some(FeedEvent::Eos(eos.resume)));
+    }
+    if let (true, Some(source), Some(ts)) = (message.gone, &message.source, message.ts) {
+        return Ok(Some(FeedEvent::Gone { source: source.to_string(), ts }));
     }
     let (Some(source), Some(ts), Some(origin)) = (message.source, message.ts, message.origin) else {
         return Ok(None);

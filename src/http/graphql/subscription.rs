@@ -7,9 +7,8 @@ use super::errors::refused;
 use super::feed::{self, FeedAsked, FeedEvent};
 use super::record::GraphqlRecord;
 use super::requester::Requester;
-use super::types::GraphqlMode;
+use super::types::{GraphqlMode, Micros};
 use crate::auth::Right;
-use crate::protocol::refusal::{Code, Refusal};
 
 /// What can be subscribed to.
 pub(super) struct SubscriptionRoot;
@@ -21,6 +20,19 @@ pub(super) enum RecordEvent {
     Record(GraphqlRecord),
     /// The end of the snapshot.
     Eos(EosEvent),
+    /// A source of whose newest record the filter is not true any longer.
+    Gone(GoneEvent),
+}
+
+/// The filter was true of the record of this source before, and is not true of its newest record. Comes with the mode
+/// LATEST only.
+#[derive(SimpleObject)]
+#[graphql(name = "Gone")]
+pub(super) struct GoneEvent {
+    /// The name of the source.
+    source: String,
+    /// The timestamp of the newest record, in microseconds since the Unix epoch.
+    ts: Micros,
 }
 
 /// The end of the snapshot: what comes from here on was published since.
@@ -50,7 +62,9 @@ impl SubscriptionRoot {
             default_with = "Some(GraphqlMode::Latest)"
         )]
         mode: Option<GraphqlMode>,
-        #[graphql(desc = "Only records that a filter lets through. There are no filters yet.")]
+        #[graphql(
+            desc = "An expression of CEL over source, data, ts and deleted: only records for which it is true come, and deletions."
+        )]
         filter: Option<String>,
     ) -> Result<impl Stream<Item = Result<RecordEvent>> + use<>> {
         let requester = Requester::of(context)?;
@@ -58,8 +72,9 @@ impl SubscriptionRoot {
             patterns,
             snapshot: snapshot.unwrap_or(true),
             mode: mode.unwrap_or(GraphqlMode::Latest),
+            filter,
         };
-        let opened = match check(requester, filter.as_deref()) {
+        let opened = match requester.check(Right::Subscribe, "subscribe") {
             Ok(()) => feed::open(requester, asked).await,
             Err(refusal) => Err(refusal),
         };
@@ -68,14 +83,8 @@ impl SubscriptionRoot {
             event.map(|event| match event {
                 FeedEvent::Record(record) => RecordEvent::Record(record),
                 FeedEvent::Eos(resume) => RecordEvent::Eos(EosEvent { resume }),
+                FeedEvent::Gone { source, ts } => RecordEvent::Gone(GoneEvent { source, ts: Micros(ts) }),
             })
         }))
     }
-}
-
-fn check(requester: &Requester, filter: Option<&str>) -> Result<(), Refusal> {
-    if filter.is_some() {
-        return Err(Refusal::new(Code::BadRequest, "filter is given; this version has no filters"));
-    }
-    requester.check(Right::Subscribe, "subscribe")
 }

@@ -3,9 +3,10 @@
 use super::publish::{bad_request, request_id};
 use super::scan::{JsonValue, ObjectKey, Scanner, SyntaxError, as_integer, as_string, object};
 use super::write::{number, open_answer, write_refusal, write_string};
+use crate::expression::SharedExpression;
 use crate::limits::PATTERNS_PER_SUBSCRIPTION_MAX;
 use crate::protocol::refusal::{Code, Refusal, shortened};
-use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame};
+use crate::protocol::request::{Connected, Mode, Notice, Request, Subscribe, SubscribeFrame, filter};
 use crate::protocol::token::Token;
 use crate::record::Pattern;
 
@@ -77,8 +78,8 @@ fn subscribe_value(value: &JsonValue<'_>) -> Result<Subscribe, Refusal> {
     if !value.text.starts_with('{') {
         return bad_request(format!("subscribe is {}; it must be an object", shortened(value.text)));
     }
-    let known = ["sources", "snapshot", "mode", "resume"];
-    let ([sources, snapshot, mode, resume], wrong) =
+    let known = ["sources", "snapshot", "mode", "resume", "filter"];
+    let ([sources, snapshot, mode, resume, wanted], wrong) =
         known_fields(&mut Scanner::new(value.text), "known in subscribe", known)
             .map_err(|error| Refusal::new(Code::BadJson, error.to_string()))?;
     if let Some(message) = wrong {
@@ -90,6 +91,7 @@ fn subscribe_value(value: &JsonValue<'_>) -> Result<Subscribe, Refusal> {
         snapshot: snapshot.map_or(Ok(true), |value| flag("snapshot", &value))?,
         mode: mode.map(|value| self::mode(&value)).transpose()?,
         resume: resume.map(|value| token(&value)).transpose()?,
+        filter: wanted.map(|value| self::wanted(&value)).transpose()?,
     })
 }
 
@@ -139,6 +141,16 @@ fn mode(value: &JsonValue<'_>) -> Result<Mode, Refusal> {
     match as_string(value).and_then(|name| Mode::parse(&name)) {
         Some(mode) => Ok(mode),
         None => bad_request(format!("mode is {}; allowed are \"latest\", \"all\"", shortened(value.text))),
+    }
+}
+
+fn wanted(value: &JsonValue<'_>) -> Result<SharedExpression, Refusal> {
+    match as_string(value) {
+        Some(text) => filter(&text),
+        None => Err(Refusal::new(
+            Code::BadFilter,
+            format!("filter is {}; it must be a string", shortened(value.text)),
+        )),
     }
 }
 

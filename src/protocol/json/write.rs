@@ -69,6 +69,15 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
     out.push(b'}');
 }
 
+/// Appends the message that a record is not shown any longer, because a filter is not true of it.
+pub fn write_gone(out: &mut Vec<u8>, record: &Record) {
+    out.extend_from_slice(b"{\"source\":");
+    write_string(out, record.source.as_str());
+    out.extend_from_slice(b",\"ts\":");
+    decimal(out, record.stamp.ts);
+    out.extend_from_slice(b",\"gone\":true}");
+}
+
 /// Appends the answers to one publish frame: an array for a batch, else the one answer as an object.
 pub fn write_publish_answers<'a>(
     out: &mut Vec<u8>,

@@ -5,7 +5,7 @@ use super::super::acks::Settled;
 use super::super::clock;
 use super::super::connection::ConnectionStage;
 use super::super::inbox::Mail;
-use super::super::session::EncodedChange;
+use super::super::session::{EncodedChange, FilterCounts};
 use super::Clients;
 use super::env::PART_US_MAX;
 use super::run::FEW_CHANGES;
@@ -111,6 +111,7 @@ impl Clients {
         if self.run.is_empty() {
             return;
         }
+        self.env.work.filters.begin_run();
         let mut run = std::mem::take(&mut self.run);
         let traced = self.shared().traces().map_or_else(Vec::new, |traces| traces.sampled(run.changes()));
         let connections = run.hand_out(|key, changes, encoded| self.hand_out_to(now, key, changes, encoded));
@@ -151,11 +152,29 @@ impl Clients {
         self.queue_turn(key);
     }
 
+    /// Adds what filters did to the metrics.
+    pub(super) fn count_filters(&mut self) {
+        let metrics = &self.env.host.shared.metrics.filters;
+        let (FilterCounts { evaluations, errors, skipped }, len) = self.env.work.filters.take_counts();
+        for (metric, count) in
+            [(&metrics.evaluations, evaluations), (&metrics.errors, errors), (&metrics.skipped, skipped)]
+        {
+            if count > 0 {
+                metric.add(count);
+            }
+        }
+        let before = std::mem::replace(&mut self.traffic.filters, len);
+        if before != len {
+            metrics.distinct.add(len as i64 - before as i64);
+        }
+    }
+
     /// Handles that the mailbox dropped changes: closes the sessions that want all of them.
     fn handle_overflow(&mut self, now: Now) {
         tracing::warn!(
             "changes came faster than this worker could hand them out; subscribers are resynchronized"
         );
+        self.env.work.filters.handle_overflow();
         for (key, connection) in &mut self.table {
             let handled = match &mut connection.stage {
                 ConnectionStage::Open(open) => open.session.handle_overflow(),

@@ -97,6 +97,8 @@ struct Traffic {
     sent_bytes: u64,
     /// Number of patterns that the gauge counts.
     patterns: usize,
+    /// Number of filters that the gauge counts.
+    filters: usize,
 }
 
 impl Clients {
@@ -370,6 +372,7 @@ impl Clients {
         if before != patterns {
             metrics.clients.patterns.add(patterns as i64 - before as i64);
         }
+        self.count_filters();
     }
 
     /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.

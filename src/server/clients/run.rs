@@ -67,8 +67,8 @@ impl ChangeRun {
     /// Calls `each` for every connection, with the changes and their encoded forms, and empties the run. Returns the
     /// number of connections.
     pub fn hand_out(&mut self, mut each: impl FnMut(usize, &[Change], &mut [EncodedChange])) -> usize {
-        let missing = self.changes.len().saturating_sub(self.encoded.len());
-        self.encoded.extend(std::iter::repeat_with(EncodedChange::default).take(missing));
+        let places = self.encoded.len()..self.changes.len();
+        self.encoded.extend(places.map(EncodedChange::at));
         for &key in self.connections.iter() {
             each(key, &self.changes, &mut self.encoded);
         }

@@ -4,17 +4,31 @@
 use std::ops::Range;
 
 use super::names::name_key;
+use crate::expression::ConvertedData;
 use crate::ingest::Change;
 use crate::protocol::{json, protobuf};
 use crate::record::Record;
 use crate::server::framing::message::{CODECS, Codec};
 use crate::server::framing::wrap::{self, Framing};
 
+/// The form in which a subscriber is told of a record. Of two forms of the same record, the later one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SentForm {
+    /// The record with its data, or a record that is a deletion by itself.
+    Whole,
+    /// A filter is not true of the record, and was true of the one before.
+    Gone,
+    /// A deletion, because the time to live of the value has ended.
+    Deleted,
+}
+
 /// Appends the message of one record, without a frame.
-pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, as_deleted: bool) {
-    match codec {
-        Codec::Json => json::write_record(out, record, as_deleted),
-        Codec::Protobuf => protobuf::write_record(out, record, as_deleted),
+pub(super) fn write_record(out: &mut Vec<u8>, codec: Codec, record: &Record, form: SentForm) {
+    match (codec, form) {
+        (Codec::Json, SentForm::Gone) => json::write_gone(out, record),
+        (Codec::Protobuf, SentForm::Gone) => protobuf::write_gone(out, record),
+        (Codec::Json, form) => json::write_record(out, record, form == SentForm::Deleted),
+        (Codec::Protobuf, form) => protobuf::write_record(out, record, form == SentForm::Deleted),
     }
 }
 
@@ -29,6 +43,19 @@ pub struct EncodedChange {
     key: Option<u64>,
     /// The encoded forms, each at its [`form`].
     encoded: [Encoded; FORMS],
+    /// The place among those that the worker keeps.
+    place: usize,
+    /// What filters have asked for.
+    filtered: FilteredChange,
+}
+
+/// The data of a change, for the filters that it is judged by.
+#[derive(Debug, Default)]
+struct FilteredChange {
+    /// Number of the filters that have asked for the data.
+    lookups: u32,
+    /// The data as a value, once many filters have asked for it.
+    converted: Option<Box<ConvertedData>>,
 }
 
 /// A message and its frame, in one piece of memory.
@@ -57,9 +84,32 @@ fn form(framing: Framing, codec: Codec) -> usize {
 const KEPT_CHANGE_BYTES_MAX: usize = 1024;
 
 impl EncodedChange {
+    /// Makes the one that is at this place among those that a worker keeps.
+    pub fn at(place: usize) -> EncodedChange {
+        EncodedChange { place, ..EncodedChange::default() }
+    }
+
+    /// The place among those that the worker keeps.
+    pub(super) fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Returns the data as a value, if more than `least` filters have asked for it. `json` is the text of the data.
+    pub(super) fn converted(&mut self, json: &str, least: u32) -> Option<&ConvertedData> {
+        self.filtered.lookups += 1;
+        if self.filtered.lookups <= least {
+            return None;
+        }
+        let converted = self.filtered.converted.get_or_insert_with(|| ConvertedData::of(json).into());
+        Some(converted)
+    }
+
     /// Forgets the change, and keeps a bounded part of the memory.
     pub fn clear(&mut self) {
         self.key = None;
+        if self.filtered.lookups > 0 {
+            self.filtered = FilteredChange::default();
+        }
         for encoded in self.encoded.iter_mut().filter(|encoded| !encoded.bytes.is_empty()) {
             encoded.bytes.clear();
             encoded.bytes.shrink_to(KEPT_CHANGE_BYTES_MAX);
@@ -70,7 +120,8 @@ impl EncodedChange {
         let encoded = &mut self.encoded[form(framing, codec)];
         if encoded.bytes.is_empty() {
             wrap::make_room(&mut encoded.bytes);
-            write_record(&mut encoded.bytes, codec, &change.record, change.is_expiry);
+            let form = if change.is_expiry { SentForm::Deleted } else { SentForm::Whole };
+            write_record(&mut encoded.bytes, codec, &change.record, form);
             encoded.message = wrap::ROOM_BYTES..encoded.bytes.len();
             encoded.frame_at = framing.wrap(codec, &mut encoded.bytes, wrap::ROOM_BYTES);
         }

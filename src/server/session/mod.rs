@@ -31,6 +31,7 @@
 mod checkpoint;
 mod encode;
 mod events;
+mod filters;
 mod host;
 mod names;
 mod order;
@@ -66,6 +67,7 @@ use crate::protocol::url::{publish_url, stream_url, subscribe_url};
 use crate::record::Now;
 
 pub use self::encode::EncodedChange;
+pub use self::filters::FilterCounts;
 pub use self::host::{Facts, Host};
 pub use self::turn::{Turn, Workspace};
 

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use super::encode::SentForm;
 use crate::protocol::request::Mode;
 use crate::record::hash::NameState;
 use crate::record::{SharedRecord, Source, Stamp};
@@ -33,16 +34,16 @@ pub(super) enum QueueEntry {
 #[derive(Clone, Debug)]
 pub(super) struct QueuedRecord {
     pub(super) record: SharedRecord,
-    /// Whether the record is sent as a deletion.
-    pub(super) as_deleted: bool,
+    /// The form in which the record is sent.
+    pub(super) form: SentForm,
     /// Whether the record comes from the scan of a snapshot, and not from a change.
     pub(super) from_snapshot: bool,
 }
 
 impl QueuedRecord {
     /// The order in which a subscriber may see records of a source: an expired value is a deletion there.
-    fn order(&self) -> (Stamp, bool) {
-        (self.record.stamp, self.as_deleted)
+    fn order(&self) -> (Stamp, SentForm) {
+        (self.record.stamp, self.form)
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
         let birth = Birth { origin: NodeName::parse("n").expect("name"), boot: 1, seq: ts };
         let source = Source::parse(&format!("s/{source}")).expect("source");
         let record = Record::new(source, Stamp::of_data(ts, b"1"), Payload::Json("1".into()), birth, ts, 0);
-        QueuedRecord { record: Arc::new(record), as_deleted: false, from_snapshot }
+        QueuedRecord { record: Arc::new(record), form: SentForm::Whole, from_snapshot }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use hashbrown::HashSet;
 use super::checkpoint::HeadsProof;
 use super::turn::Turn;
 use crate::limits::{EXPIRED_PART, FUTURE_US_MAX, RESUME_US};
-use crate::protocol::token::{SharedHeads, Token, head_key, pattern_key};
+use crate::protocol::token::{SharedHeads, Token, head_key};
 use crate::record::hash::NameState;
 use crate::record::{Now, Pattern};
 
@@ -43,12 +43,8 @@ impl TokenSchedule {
         turn.mailbox_position >= proof.position
     }
 
-    /// Makes the token that is due, for the patterns of the live subscriptions.
-    pub(super) fn take<'p>(
-        &mut self,
-        turn: &mut Turn<'_>,
-        live: impl Iterator<Item = &'p Pattern>,
-    ) -> String {
+    /// Makes the token that is due, for the [`subscription_key`]s of the live subscriptions.
+    pub(super) fn take(&mut self, turn: &mut Turn<'_>, live: impl Iterator<Item = u64>) -> String {
         let proof = self.proof.take();
         let proof = proof.unwrap_or_else(|| turn.work.checkpoint.fresh(turn.now, turn.host));
         self.is_queued = true;
@@ -72,21 +68,22 @@ impl TokenSchedule {
     }
 }
 
-/// Makes a token of these patterns and heads. `issued_us` is the wall clock at which the heads were read.
-pub(super) fn token<'p>(
+/// Makes a token of these [`subscription_key`]s and heads. `issued_us` is the wall clock at which the heads were read.
+pub(super) fn token(
     turn: &Turn<'_>,
-    patterns: impl Iterator<Item = &'p Pattern>,
+    patterns: impl Iterator<Item = u64>,
     heads: SharedHeads,
     issued_us: u64,
 ) -> String {
-    let mut patterns: Vec<_> = patterns.map(pattern_key).collect();
+    let mut patterns: Vec<_> = patterns.collect();
     patterns.sort_unstable();
     patterns.dedup();
     Token { cluster: turn.host.facts().cluster, issued_us, patterns, heads }.encode()
 }
 
-/// Returns whether this node can tell by the token what the subscriber lacks of these patterns.
-pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>) -> bool {
+/// Returns whether this node can tell by the token what the subscriber lacks of these patterns with the filter of this
+/// hash.
+pub(super) fn is_proved(token: &Token, patterns: &[Pattern], filter_key: u64, turn: &mut Turn<'_>) -> bool {
     let facts = turn.host.facts();
     // Of values that expired earlier nobody knows the names any more. Deletions are kept for longer than that.
     let kept_us = facts.tombstones_us / EXPIRED_PART;
@@ -101,7 +98,7 @@ pub(super) fn is_proved(token: &Token, patterns: &[Pattern], turn: &mut Turn<'_>
         && token.issued_us <= now_us.saturating_add(FUTURE_US_MAX)
         && now_us.saturating_sub(token.issued_us) <= age_us_max
         && token.issued_us >= forgotten_us
-        && patterns.iter().all(|pattern| token.covers_pattern(pattern))
+        && patterns.iter().all(|pattern| token.covers_pattern(pattern, filter_key))
         && reach(token, turn) == Reach::Now
 }
 

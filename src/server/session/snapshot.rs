@@ -29,6 +29,7 @@ use crate::limits::SHARDS;
 use crate::protocol::draft::OwnedRequestId;
 use crate::protocol::token::{SharedHeads, Token};
 use crate::record::{Now, Pattern, Record, SharedRecord};
+use crate::subscriptions::FilterSlot;
 
 /// Bytes of records after which a part of a shard ends, so that a client that does not read holds few records
 /// that have newer ones by now.
@@ -45,6 +46,8 @@ pub(super) struct Job {
     pub(super) number: u32,
     /// The patterns, sorted and without repetition.
     pub(super) patterns: Vec<Pattern>,
+    /// The filter of the subscription.
+    pub(super) filter: JobFilter,
     /// The request, until it is answered.
     pub(super) unanswered: Option<Unanswered>,
     /// The token of what the subscriber has seen already, if it holds here.
@@ -57,6 +60,15 @@ pub(super) struct Job {
     /// Sources that the scan sent although a live subscription without a snapshot matches them: changes of
     /// these up to the seam must not follow.
     snapped: Names,
+}
+
+/// The filter of a subscription, as its start knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct JobFilter {
+    /// The place of the filter among those of its connection.
+    pub(super) slot: FilterSlot,
+    /// The hash of its text; 0 without a filter.
+    pub(super) key: u64,
 }
 
 /// Returns how many bytes a token holds besides its struct.
@@ -117,8 +129,18 @@ struct ShardScan {
 /// A record that a scan found.
 pub(super) struct FoundRecord {
     pub(super) record: SharedRecord,
-    /// Whether the record is sent as a deletion.
-    pub(super) as_deleted: bool,
+    pub(super) kind: FoundKind,
+}
+
+/// What is to become of a record that a scan found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundKind {
+    /// The record is sent.
+    Value,
+    /// The record is sent as a deletion.
+    Deletion,
+    /// The subscriber has the record already. Only its filter must know.
+    Covered,
 }
 
 /// The result of one step of a job.
@@ -132,11 +154,12 @@ pub(super) enum JobStep {
 }
 
 impl Job {
-    pub(super) fn new(number: u32, patterns: Vec<Pattern>, unanswered: Unanswered) -> Job {
+    pub(super) fn new(number: u32, patterns: Vec<Pattern>, filter: JobFilter, unanswered: Unanswered) -> Job {
         debug_assert!(patterns.is_sorted_by(|a, b| a < b), "in order and without repetition");
         Job {
             number,
             patterns,
+            filter,
             unanswered: Some(unanswered),
             proved: None,
             has_scan: false,
@@ -232,8 +255,15 @@ impl Job {
             _ => return None,
         }
         let found = |record: SharedRecord| {
-            let as_deleted = self.takes(&record, turn.now)?;
-            Some(FoundRecord { record, as_deleted })
+            let kind = match self.takes(&record, turn.now) {
+                Some(false) => FoundKind::Value,
+                Some(true) => FoundKind::Deletion,
+                None if self.filter.slot.is_filter() && record.is_visible(turn.now.wall_us) => {
+                    FoundKind::Covered
+                }
+                None => return None,
+            };
+            Some(FoundRecord { record, kind })
         };
         Some(records.into_iter().filter_map(found).collect())
     }

@@ -4,16 +4,18 @@
 
 mod deliver;
 mod interests;
+mod own_filters;
 
-use self::deliver::Delivery;
+use self::deliver::{Delivery, form_of};
 use self::interests::{AnsweredJob, Interests};
-use super::encode::EncodedChange;
+use self::own_filters::OwnFilters;
+use super::encode::{EncodedChange, SentForm};
 use super::names::Names;
 use super::order::ChangeOrder;
 use super::queue::QueuedRecord;
 use super::resume::{self, Reach, TokenSchedule, is_proved};
 use super::rights::check_readable;
-use super::snapshot::{FoundRecord, JobStep, Unanswered};
+use super::snapshot::{FoundKind, FoundRecord, JobFilter, JobStep, Unanswered};
 use super::turn::Turn;
 use crate::auth::{Access, PublishRights};
 use crate::latest::Change;
@@ -23,11 +25,11 @@ use crate::protocol::draft::{OwnedRequestId, RequestId};
 use crate::protocol::json;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::request::{AuthFrame, Mode, Notice, Request, Subscribe, SubscribeFrame};
-use crate::record::Pattern;
+use crate::record::{Pattern, Record};
 use crate::server::account::Holdings;
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
-use crate::subscriptions::{Excess, bytes_of};
+use crate::subscriptions::{Excess, SlotSet, bytes_of};
 
 /// Interval at which a subscription checks whether the store is loaded, in microseconds.
 const LOAD_POLL_US: u64 = 20_000;
@@ -43,6 +45,8 @@ pub(super) struct Subscriber {
     /// The subscription that the URL asks for, until the upgrade is done.
     first: Option<Subscribe>,
     interests: Interests,
+    /// The filters of the subscriptions; `None` while none has a filter.
+    filters: Option<Box<OwnFilters>>,
     /// Bytes that the patterns hold in the index and here.
     pattern_bytes: usize,
     delivery: Delivery,
@@ -78,6 +82,7 @@ impl Subscriber {
             mode,
             first,
             interests: Interests::default(),
+            filters: None,
             pattern_bytes: 0,
             delivery: Delivery::new(codec, mode.unwrap_or_default(), is_batched),
             told_expired: Names::default(),
@@ -188,10 +193,18 @@ impl Subscriber {
                 format!("{wanted} patterns; a connection has at most {allowed} (--max-subscriptions)");
             return Err(Refusal::new(Code::BadRequest, message));
         }
-        self.check_memory(turn, &patterns)?;
+        let expression_bytes = asked.filter.as_ref().map_or(0, |filter| filter.held_bytes());
+        self.check_memory(turn, bytes_of(&patterns) + expression_bytes)?;
+        let filter = match &asked.filter {
+            Some(filter) => self.filters.get_or_insert_default().enter(&mut turn.work.filters, filter),
+            None => Ok(JobFilter::default()),
+        };
         let unanswered =
             Unanswered { id: id.map(RequestId::to_owned), token: asked.resume, snapshot: asked.snapshot };
-        self.interests.add(turn, patterns, unanswered).map_err(refusal_of)?;
+        let added = filter
+            .and_then(|filter| self.interests.add(turn, patterns, filter, unanswered).map_err(refusal_of));
+        self.follow_filters(turn);
+        added?;
         self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
         if self.mode.is_none() {
             self.mode = Some(mode);
@@ -201,9 +214,25 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Checks that the node has memory for further patterns of this connection.
-    fn check_memory(&self, turn: &Turn<'_>, patterns: &[Pattern]) -> Result<(), Refusal> {
-        let (held, added) = (self.holdings().total() + turn.out.held_bytes(), bytes_of(patterns));
+    /// Gives up the filters that no subscription has any more, and tells the others which ones are starting.
+    fn follow_filters(&mut self, turn: &mut Turn<'_>) {
+        let Some(filters) = &mut self.filters else { return };
+        let (used, starting) = (self.interests.used_slots(), self.interests.starting_slots());
+        filters.follow(&mut turn.work.filters, used, starting);
+        if filters.is_empty() {
+            self.filters = None;
+        }
+        self.delivery.set_slots(self.slots());
+    }
+
+    /// The slots of the filters of all subscriptions.
+    fn slots(&self) -> SlotSet {
+        self.filters.as_ref().map_or(SlotSet::UNFILTERED, |filters| filters.used())
+    }
+
+    /// Checks that the node has memory for `added` bytes of patterns and filters more of this connection.
+    fn check_memory(&self, turn: &Turn<'_>, added: usize) -> Result<(), Refusal> {
+        let held = self.holdings().total() + turn.out.held_bytes();
         turn.work.account.admits(held, added).map_err(|over| {
             turn.host.state().memory_refused(MemoryUse::Subscriptions);
             // What this connection has too much of does not change by waiting.
@@ -214,7 +243,8 @@ impl Subscriber {
 
     /// Returns what the subscriber makes its node hold.
     pub(super) fn holdings(&self) -> Holdings {
-        let remembered = self.interests.held_bytes() + self.told_expired.allocation_size();
+        let filters = self.filters.as_ref().map_or(0, |filters| filters.held_bytes());
+        let remembered = self.interests.held_bytes() + self.told_expired.allocation_size() + filters;
         Holdings {
             unsent: self.delivery.held_bytes(),
             subscriptions: self.pattern_bytes + remembered,
@@ -247,7 +277,8 @@ impl Subscriber {
     }
 
     fn answer_job(&mut self, turn: &mut Turn<'_>, at: usize, may_recover: bool) {
-        let is_proved = |token: &_, patterns: &_| may_recover && is_proved(token, patterns, turn);
+        let is_proved =
+            |token: &_, patterns: &_, filter| may_recover && is_proved(token, patterns, filter, turn);
         let Some(answered) = self.interests.answer_job(at, is_proved) else { return };
         let AnsweredJob { id, subscription, recovered } = answered;
         let id = id.as_ref().map(OwnedRequestId::as_id);
@@ -268,6 +299,7 @@ impl Subscriber {
             return Err(Refusal::new(Code::BadRequest, message));
         }
         self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
+        self.follow_filters(turn);
         self.delivery.forget(number);
         self.tell(turn, &Notice::Subscribed { id: id.cloned(), subscription: number, recovered: None });
         Ok(())
@@ -281,15 +313,29 @@ impl Subscriber {
         change: &Change,
     ) -> Result<(), CloseReason> {
         self.order.check(change);
-        if self.interests.is_starting() && !self.interests.wants(turn, change) {
+        let mut form = form_of(change);
+        if let Some(filters) = &self.filters {
+            let verdict = filters.judge(&mut turn.work.filters, frames, change);
+            if !self.wants_by(turn, change, verdict.is) {
+                // In `mode=all` the client is told what happened, and not what to show.
+                let is_latest = self.mode.unwrap_or_default() == Mode::Latest;
+                if !is_latest || !self.wants_by(turn, change, verdict.was) {
+                    turn.work.filters.note_skipped();
+                    return Ok(());
+                }
+                form = SentForm::Gone;
+            }
+        } else if self.interests.is_starting() && !self.interests.wants(turn, change, SlotSet::UNFILTERED) {
             return Ok(());
         }
         if change.is_expiry && self.told_expired.remove(&change.record.checksum) {
             return Ok(());
         }
-        self.interests.note_sent(|| frames.key(change));
+        if form != SentForm::Gone {
+            self.interests.note_sent(|| frames.key(change));
+        }
         match self.mode.unwrap_or_default() {
-            Mode::Latest => self.delivery.deliver_latest(turn, frames, change),
+            Mode::Latest => self.delivery.deliver_latest(turn, frames, change, form),
             Mode::All => {
                 return self.delivery.deliver_all(turn, frames, change, self.interests.is_starting());
             }
@@ -297,8 +343,26 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Returns whether a change is to be sent to subscriptions with these filters.
+    fn wants_by(&self, turn: &Turn<'_>, change: &Change, slots: SlotSet) -> bool {
+        let Some(filters) = &self.filters else { return true };
+        let slots = slots.both(filters.used());
+        if slots.is_empty() {
+            false
+        } else if self.interests.is_starting() {
+            self.interests.wants(turn, change, slots)
+        } else {
+            // If all subscriptions have the same filter, one of them matches, or the change would not be here.
+            let source = change.record.source.as_str();
+            filters.is_uniform() || turn.work.index.wants(source, turn.connection, slots).any()
+        }
+    }
+
     /// Continues snapshots, sends what waits for room in the buffer, and sends a token if one is due.
     pub(super) fn handle_turn(&mut self, turn: &mut Turn<'_>) {
+        if let Some(filters) = &mut self.filters {
+            filters.count(&turn.work.filters);
+        }
         self.answer_subscriptions(turn);
         let share = turn.work.scans.share();
         let mut steps = share;
@@ -313,7 +377,7 @@ impl Subscriber {
             // By now the map has reported these expiries: that takes much less time than lies between two
             // tokens.
             self.told_expired.clear();
-            let token = self.tokens.take(turn, self.interests.live_patterns());
+            let token = self.tokens.take(turn, self.interests.live_keys());
             self.delivery.push_token(None, token);
         }
         self.delivery.drain(turn, &mut self.tokens);
@@ -324,15 +388,20 @@ impl Subscriber {
     fn advance(&mut self, turn: &mut Turn<'_>, steps: &mut usize) -> bool {
         match self.interests.step(turn, steps) {
             JobStep::Waits => return false,
-            JobStep::Scanned(found) => found.into_iter().for_each(|found| self.take_scanned(turn, found)),
+            JobStep::Scanned(found) => {
+                let cost = self.filters.as_ref().map_or(0, |filters| filters.steps());
+                *steps = steps.saturating_sub(found.len() * cost);
+                found.into_iter().for_each(|found| self.take_scanned(turn, found));
+            }
             JobStep::Done(eos) => {
                 let finished = self.interests.finish_job(turn);
                 // Subscriptions that had ended may have left the index with it.
                 self.pattern_bytes = turn.work.index.bytes_of(turn.connection);
+                self.follow_filters(turn);
                 if let Some(number) = finished {
-                    let live = self.interests.live_patterns();
+                    let live = self.interests.live_keys();
                     // The token holds the hashes of all patterns.
-                    *steps = steps.saturating_sub(self.interests.live_patterns().count());
+                    *steps = steps.saturating_sub(self.interests.live_keys().count());
                     let token = resume::token(turn, live, eos.heads, eos.issued_us);
                     self.delivery.push_token(Some(number), token);
                     self.tokens.start(turn.now);
@@ -343,12 +412,38 @@ impl Subscriber {
     }
 
     /// Queues a record that the running job's scan found, unless another subscription has sent it.
-    fn take_scanned(&mut self, turn: &Turn<'_>, FoundRecord { record, as_deleted }: FoundRecord) {
-        if self.interests.takes_scanned(turn, record.source.as_str()) {
-            if as_deleted && !record.stamp.deleted {
+    fn take_scanned(&mut self, turn: &mut Turn<'_>, FoundRecord { record, kind }: FoundRecord) {
+        let Some((slots, form)) = self.judge_scanned(turn, &record, kind) else { return };
+        if self.interests.takes_scanned(turn, record.source.as_str(), slots) {
+            if form == SentForm::Deleted && !record.stamp.deleted {
                 self.told_expired.insert(record.checksum);
             }
-            self.delivery.push_snapshot(QueuedRecord { record, as_deleted, from_snapshot: true });
+            self.delivery.push_snapshot(QueuedRecord { record, form, from_snapshot: true });
+        }
+    }
+
+    /// Judges a record that the running job's scan found. Returns the filters that let it through, and the form in
+    /// which it is sent; `None` if it is not. Who resumes may show a source that the filter is not true of any longer,
+    /// so it is told that it is gone.
+    fn judge_scanned(
+        &mut self,
+        turn: &mut Turn<'_>,
+        record: &Record,
+        kind: FoundKind,
+    ) -> Option<(SlotSet, SentForm)> {
+        let form = if kind == FoundKind::Deletion { SentForm::Deleted } else { SentForm::Whole };
+        let Some(filters) = self.filters.as_ref().filter(|_| form != SentForm::Deleted) else {
+            return Some((self.slots(), form));
+        };
+        let (job, is_resumed) = self.interests.running_filter()?;
+        let slots = filters.judge_scanned(&mut turn.work.filters, job.slot, record);
+        match (slots.contains(job.slot), kind) {
+            (_, FoundKind::Covered) => None,
+            (true, _) => Some((slots, form)),
+            (false, _) => {
+                let is_latest = self.mode.unwrap_or_default() == Mode::Latest;
+                (is_resumed && is_latest).then_some((slots, SentForm::Gone))
+            }
         }
     }
 
@@ -364,6 +459,7 @@ impl Subscriber {
     pub(super) fn handle_closed(&mut self, turn: &mut Turn<'_>) {
         turn.work.remains.add(self.delivery.take_queue());
         turn.work.index.leave(turn.connection, self.interests.end_all());
+        self.follow_filters(turn);
         self.pattern_bytes = 0;
     }
 

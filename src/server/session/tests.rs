@@ -1,5 +1,6 @@
 //! A node in memory with one worker, whose mailbox, clock, store and sockets the tests move by hand.
 
+mod filtered;
 mod memory;
 mod publisher;
 mod seam;
@@ -275,6 +276,7 @@ impl World {
         let change = match self.inbox.next(mailbox, latest) {
             Mail::Change(change) => change,
             Mail::Overflow => {
+                self.work.filters.handle_overflow();
                 for client in &mut self.clients {
                     if let Err(close) = client.session.handle_overflow() {
                         client.closed = Some(close);
@@ -288,6 +290,7 @@ impl World {
         let audience = self.work.index.audience(&change.record.source).clone();
         let mut frames = std::mem::take(&mut self.frames);
         frames.clear();
+        self.work.filters.begin_run();
         for &client in audience.iter() {
             if self.clients[client].closed.is_none() {
                 let done =

@@ -2,8 +2,9 @@
 //! sessions of a worker share.
 
 use super::checkpoint::Checkpoint;
-use super::encode;
+use super::encode::{self, SentForm};
 use super::events::write_notice_event;
+use super::filters::FilterTable;
 use super::host::Host;
 use super::remains::Remains;
 use super::scans::ScanBudget;
@@ -25,6 +26,8 @@ const KEPT_SCRATCH_BYTES_MAX: usize = 256 * 1024;
 pub struct Workspace {
     /// The patterns of all connections.
     pub index: Index,
+    /// The filters of all connections.
+    pub filters: FilterTable,
     /// What the connections hold, and how much more they may.
     pub account: WorkerAccount,
     /// Number of records written to subscribers since the worker last took the count.
@@ -47,6 +50,7 @@ impl Workspace {
     pub fn new(seed: u64, account: WorkerAccount) -> Workspace {
         Workspace {
             index: Index::seeded(seed),
+            filters: FilterTable::default(),
             account,
             deliveries: 0,
             conflated: 0,
@@ -100,14 +104,14 @@ impl Turn<'_> {
     }
 
     /// Appends a frame of one record.
-    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
-        self.frame(codec, |out| encode::write_record(out, codec, record, as_deleted));
+    pub(super) fn record_frame(&mut self, codec: Codec, record: &Record, form: SentForm) {
+        self.frame(codec, |out| encode::write_record(out, codec, record, form));
     }
 
     /// Appends one record to the batch that is open at the end of the buffer, or opens one.
-    pub(super) fn record_in_batch(&mut self, codec: Codec, record: &Record, as_deleted: bool) {
+    pub(super) fn record_in_batch(&mut self, codec: Codec, record: &Record, form: SentForm) {
         self.work.scratch.clear();
-        encode::write_record(&mut self.work.scratch, codec, record, as_deleted);
+        encode::write_record(&mut self.work.scratch, codec, record, form);
         self.out.append_to_batch(codec, &self.work.scratch);
     }
 }

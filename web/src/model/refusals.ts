@@ -22,6 +22,7 @@ const CODES: Readonly<Record<string, string>> = {
   bad_request: "A field is unknown, missing or contradicts another one.",
   bad_source: "The text is not the name of a source.",
   bad_pattern: "The text is not a pattern.",
+  bad_filter: "The text is not an expression.",
   bad_timestamp: "The timestamp is not a whole number of microseconds from 0 to 2^53 - 1.",
   future_timestamp: "The timestamp is more than 10 s ahead of the node's clock.",
   too_large: "The data has more bytes than a record may have.",

@@ -33,6 +33,8 @@ export interface TestOptions {
   snapshot: boolean;
   batch: boolean;
   resume: string;
+  /** An expression that says which records are wanted; empty for all. */
+  filter: string;
 }
 
 /** A connection to `/subscribe` of which every frame is kept to be looked at. */
@@ -54,8 +56,9 @@ export class Tester {
     this.#socket = socket;
     this.#keep("state", `WebSocket ${socket.url}`);
     socket.onopen = () => {
-      const { sources, snapshot, resume } = options;
-      const request = JSON.stringify({ id: 1, subscribe: { sources, snapshot, ...(resume === "" ? {} : { resume }) } });
+      const { sources, snapshot, resume, filter } = options;
+      const asked = { sources, snapshot, ...(resume === "" ? {} : { resume }), ...(filter === "" ? {} : { filter }) };
+      const request = JSON.stringify({ id: 1, subscribe: asked });
       socket.send(request);
       this.#keep("sent", request);
     };

@@ -8,7 +8,7 @@ import { Virtual } from "../ui/virtual";
 
 /** The tester goes on while another view is shown. */
 const tester = new Tester();
-const draft = { patterns: "**", mode: "latest", snapshot: true, batch: false, resumes: false };
+const draft = { patterns: "**", mode: "latest", snapshot: true, batch: false, resumes: false, filter: "" };
 
 /** Tries a subscription, and shows every frame of it. */
 export function Listen() {
@@ -33,6 +33,7 @@ export function Listen() {
       snapshot: form.snapshot,
       batch: form.batch,
       resume: form.resumes ? state.token : "",
+      filter: form.filter.trim(),
     });
   };
 
@@ -44,6 +45,10 @@ export function Listen() {
           <label>
             Patterns, one a line
             <textarea name="patterns" rows={3} spellcheck={false} value={form.patterns} onInput={(event) => change({ patterns: event.currentTarget.value })} />
+          </label>
+          <label>
+            Filter, an expression of CEL
+            <input name="filter" spellcheck={false} placeholder="data.c > 20.0" value={form.filter} onInput={(event) => change({ filter: event.currentTarget.value })} />
           </label>
           <div class="field">
             <span class="label">Mode</span>

@@ -21,13 +21,15 @@ class Record:
     source: str
     #: Microseconds since the Unix epoch.
     ts: int
-    #: The name of the node that accepted the record.
+    #: The name of the node that accepted the record; empty where the source is `gone`.
     origin: str
-    #: The value of the JSON, or `bytes` if bytes were published; `None` for a deletion.
+    #: The value of the JSON, or `bytes` if bytes were published; `None` for a deletion, or where the source is `gone`.
     data: Any
     deleted: bool = False
     #: Whether the record belongs to the state at the beginning of the subscription, and is no news.
     snapshot: bool = False
+    #: Whether the filter is not true any longer of the source, of which a record was delivered before.
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def record_of(body: dict[str, Any], snapshot: bool = False) -> Record:
     """Returns the record that a node has sent."""
     try:
         data = base64.b64decode(body["data_b64"], validate=True) if "data_b64" in body else body.get("data")
-        return Record(body["source"], body["ts"], body["origin"], data, body.get("deleted") is True, snapshot)
+        gone = body.get("gone") is True
+        origin = "" if gone else body["origin"]
+        return Record(body["source"], body["ts"], origin, data, body.get("deleted") is True, snapshot, gone)
     except (KeyError, TypeError, binascii.Error) as error:
         raise AnodeError("protocol", f"the node sent a record that cannot be read: {error!r}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-#: Deleted sources that are remembered, in each of two generations.
+#: Deleted sources, and those that are gone, that are remembered, in each of two generations.
 DELETED_MAX = 65_536
 
 _Mark = tuple[int, bool, int]
@@ -18,7 +18,7 @@ class Seen:
         self._deleted: dict[str, _Mark] = {}
         self._deleted_before: dict[str, _Mark] = {}
 
-    def admit(self, source: str, ts: int, deleted: bool, data_hash: int) -> bool:
+    def admit(self, source: str, ts: int, deleted: bool, data_hash: int, gone: bool = False) -> bool:
         """Returns whether the record is to be delivered, and remembers it if so.
 
         Of two records with the same timestamp a node sends the winner last, so a second one with other data is new.
@@ -29,7 +29,7 @@ class Seen:
             return False
         self._live.pop(source, None)
         self._deleted.pop(source, None)
-        if deleted:
+        if deleted or gone:
             self._deleted[source] = mark
             if len(self._deleted) > DELETED_MAX:
                 self._deleted_before, self._deleted = self._deleted, {}

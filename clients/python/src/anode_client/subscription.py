@@ -171,7 +171,7 @@ class Feed:
         head = f'"origin":"{record.origin}",'
         start = text.find(head)
         data_hash = hash(text[start + len(head) :] if start >= 0 else json.dumps(record.data, default=repr))
-        if self._seen.admit(record.source, record.ts, record.deleted, data_hash):
+        if self._seen.admit(record.source, record.ts, record.deleted, data_hash, record.gone):
             await self.queue.put(record, len(text))
 
 

@@ -10,10 +10,11 @@ use crate::limits::{ALL_QUEUE_BYTES_MAX, LATEST_BUFFER_BYTES_MAX};
 use crate::protocol::request::{Mode, Notice};
 use crate::server::close::{CloseCode, CloseReason};
 use crate::server::framing::message::Codec;
-use crate::server::session::encode::EncodedChange;
+use crate::server::session::encode::{EncodedChange, SentForm};
 use crate::server::session::queue::{QueueEntry, QueuedRecord, SendQueue};
 use crate::server::session::resume::TokenSchedule;
 use crate::server::session::turn::Turn;
+use crate::subscriptions::SlotSet;
 
 /// Most records that nobody wants any more which are dropped in one turn.
 const DROPPED_PER_TURN: usize = 1_024;
@@ -27,6 +28,8 @@ pub(super) struct Delivery {
     queue: SendQueue,
     /// Subscriptions whose snapshots end with a token that waits.
     ending: BTreeSet<u32>,
+    /// The filters of the connection's subscriptions, by which the index knows them.
+    slots: SlotSet,
     /// Whether records may wait that nobody wants any more, because a subscription has ended.
     has_unwanted: bool,
 }
@@ -34,7 +37,13 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) fn new(codec: Codec, mode: Mode, is_batched: bool) -> Delivery {
         let queue = SendQueue::new(mode);
-        Delivery { codec, is_batched, queue, ending: BTreeSet::new(), has_unwanted: false }
+        let slots = SlotSet::UNFILTERED;
+        Delivery { codec, is_batched, queue, ending: BTreeSet::new(), slots, has_unwanted: false }
+    }
+
+    /// Sets the filters of the connection's subscriptions.
+    pub(super) fn set_slots(&mut self, slots: SlotSet) {
+        self.slots = slots;
     }
 
     /// Sets the mode of the connection. To be called before anything is sent.
@@ -50,15 +59,16 @@ impl Delivery {
         turn: &mut Turn<'_>,
         frames: &mut EncodedChange,
         change: &Change,
+        form: SentForm,
     ) {
-        if !self.queue.is_empty() && self.queue.replace(queued(change)).is_ok() {
+        if !self.queue.is_empty() && self.queue.replace(queued(change, form)).is_ok() {
             turn.work.conflated += 1;
             return;
         }
-        if has_room(turn) {
-            self.write_change(turn, frames, change);
-        } else {
-            self.queue.push(queued(change));
+        match (has_room(turn), form) {
+            (false, _) => self.queue.push(queued(change, form)),
+            (true, SentForm::Gone) => self.write_queued(turn, &queued(change, form)),
+            (true, _) => self.write_change(turn, frames, change),
         }
     }
 
@@ -81,7 +91,7 @@ impl Delivery {
         if self.queue.is_empty() {
             self.write_change(turn, frames, change);
         } else {
-            self.queue.push(queued(change));
+            self.queue.push(queued(change, form_of(change)));
         }
         Ok(())
     }
@@ -125,7 +135,7 @@ impl Delivery {
 
     /// Returns whether no subscription wants a record that waited.
     fn is_unwanted(&self, turn: &Turn<'_>, queued: &QueuedRecord) -> bool {
-        let wants = || turn.work.index.wants(queued.record.source.as_str(), turn.connection);
+        let wants = || turn.work.index.wants(queued.record.source.as_str(), turn.connection, self.slots);
         self.has_unwanted && !wants().any()
     }
 
@@ -167,14 +177,19 @@ impl Delivery {
     fn write_queued(&mut self, turn: &mut Turn<'_>, queued: &QueuedRecord) {
         turn.work.deliveries += 1;
         match self.is_batched {
-            true => turn.record_in_batch(self.codec, &queued.record, queued.as_deleted),
-            false => turn.record_frame(self.codec, &queued.record, queued.as_deleted),
+            true => turn.record_in_batch(self.codec, &queued.record, queued.form),
+            false => turn.record_frame(self.codec, &queued.record, queued.form),
         }
     }
 }
 
-fn queued(change: &Change) -> QueuedRecord {
-    QueuedRecord { record: change.record.clone(), as_deleted: change.is_expiry, from_snapshot: false }
+/// The form in which a change is sent to those who want it.
+pub(super) fn form_of(change: &Change) -> SentForm {
+    if change.is_expiry { SentForm::Deleted } else { SentForm::Whole }
+}
+
+fn queued(change: &Change, form: SentForm) -> QueuedRecord {
+    QueuedRecord { record: change.record.clone(), form, from_snapshot: false }
 }
 
 fn has_room(turn: &Turn<'_>) -> bool {

@@ -13,13 +13,13 @@ use hashbrown::HashMap;
 
 use crate::latest::Change;
 use crate::protocol::draft::OwnedRequestId;
-use crate::protocol::token::Token;
+use crate::protocol::token::{Token, subscription_key};
 use crate::record::Pattern;
 use crate::record::hash::NameState;
 use crate::server::session::names::name_key;
-use crate::server::session::snapshot::{Job, JobStep, SeamSide, Unanswered};
+use crate::server::session::snapshot::{Job, JobFilter, JobStep, SeamSide, Unanswered};
 use crate::server::session::turn::Turn;
-use crate::subscriptions::{Excess, LeavingPattern, Role};
+use crate::subscriptions::{Excess, FilteredRole, LeavingPattern, Role, SlotSet};
 
 /// Steps that starting a job counts as. It may take the lock of every shard once.
 const START_STEPS: usize = 32;
@@ -56,6 +56,7 @@ struct Interest {
     /// The epoch that began when the subscription became live, if it came without a snapshot.
     epoch: u32,
     is_live: bool,
+    filter: JobFilter,
     /// The role in which the index lists the patterns.
     role: Role,
     /// A second role in which it does.
@@ -65,38 +66,45 @@ struct Interest {
 impl Interest {
     /// Adds the patterns to those with which a connection leaves: `plain` ones, and `extra` ones, which go first.
     fn leave(self, plain: &mut Vec<LeavingPattern>, extra: &mut Vec<LeavingPattern>) {
+        let (role, added) = (self.listed(self.role), self.extra.map(|role| self.listed(role)));
         for pattern in self.patterns {
-            let added = self.extra.map(|role| (pattern.clone(), role));
+            let added = added.map(|role| (pattern.clone(), role));
             extra.extend(added.map(|(pattern, role)| LeavingPattern { pattern, role, is_extra: true }));
-            plain.push(LeavingPattern { pattern, role: self.role, is_extra: false });
+            plain.push(LeavingPattern { pattern, role, is_extra: false });
         }
+    }
+
+    /// The role as the index lists it: with the filter.
+    fn listed(&self, role: Role) -> FilteredRole {
+        FilteredRole { role, slot: self.filter.slot }
     }
 
     /// Takes the patterns out of the index.
     fn remove(&self, turn: &mut Turn<'_>) {
         let (index, connection) = (&mut turn.work.index, turn.connection);
         if let Some(extra) = self.extra {
-            index.take_role(&self.patterns, connection, extra);
+            index.take_role(&self.patterns, connection, self.listed(extra));
         }
         for pattern in &self.patterns {
-            let was_there = index.remove(pattern, connection, self.role);
+            let was_there = index.remove(pattern, connection, self.listed(self.role));
             debug_assert!(was_there, "a subscription is in the index until it ends");
         }
     }
 
     /// Lists the patterns in this role instead of the one that they have.
     fn change_role(&mut self, turn: &mut Turn<'_>, role: Role) {
-        turn.work.index.change_role(&self.patterns, turn.connection, self.role, role);
+        let (old, new) = (self.listed(self.role), self.listed(role));
+        turn.work.index.change_role(&self.patterns, turn.connection, old, new);
         self.role = role;
     }
 
     /// Lists the patterns in this second role, or in none.
     fn set_extra(&mut self, turn: &mut Turn<'_>, role: Option<Role>) {
         if let Some(old) = std::mem::replace(&mut self.extra, role) {
-            turn.work.index.take_role(&self.patterns, turn.connection, old);
+            turn.work.index.take_role(&self.patterns, turn.connection, self.listed(old));
         }
         if let Some(new) = role {
-            turn.work.index.add_role(&self.patterns, turn.connection, new);
+            turn.work.index.add_role(&self.patterns, turn.connection, self.listed(new));
         }
     }
 }
@@ -142,16 +150,19 @@ impl Interests {
         &mut self,
         turn: &mut Turn<'_>,
         patterns: Vec<Pattern>,
+        filter: JobFilter,
         unanswered: Unanswered,
     ) -> Result<(), Excess> {
         let number = self.last_number + 1;
         let role = Role::Starting(number);
-        turn.work.index.insert(&patterns, turn.connection, role)?;
+        let listed = FilteredRole { role, slot: filter.slot };
+        turn.work.index.insert(&patterns, turn.connection, listed)?;
         self.last_number = number;
-        let job = Job::new(number, patterns.clone(), unanswered);
+        let job = Job::new(number, patterns.clone(), filter, unanswered);
         self.job_bytes += job.held_bytes();
         self.jobs.push_back(job);
-        let interest = Interest { patterns, is_bare: false, epoch: 0, is_live: false, role, extra: None };
+        let interest =
+            Interest { patterns, is_bare: false, epoch: 0, is_live: false, filter, role, extra: None };
         self.subscriptions.insert(number, interest);
         Ok(())
     }
@@ -161,13 +172,13 @@ impl Interests {
     pub(super) fn answer_job(
         &mut self,
         at: usize,
-        is_proved: impl FnOnce(&Token, &[Pattern]) -> bool,
+        is_proved: impl FnOnce(&Token, &[Pattern], u64) -> bool,
     ) -> Option<AnsweredJob> {
         let job = self.jobs.get_mut(at)?;
         let before = job.held_bytes();
         let Unanswered { id, token, snapshot } = job.unanswered.take()?;
         let had_token = token.is_some();
-        job.proved = token.filter(|token| is_proved(token, &job.patterns));
+        job.proved = token.filter(|token| is_proved(token, &job.patterns, job.filter.key));
         self.job_bytes = self.job_bytes - before + job.held_bytes();
         // A token that proves nothing gives a full snapshot, whatever was asked for.
         job.has_scan = snapshot || had_token;
@@ -247,9 +258,9 @@ impl Interests {
         }
     }
 
-    /// Returns whether a change is to be sent while a job is under way.
-    pub(super) fn wants(&self, turn: &Turn<'_>, change: &Change) -> bool {
-        let wants = turn.work.index.wants(change.record.source.as_str(), turn.connection);
+    /// Returns whether a change is to be sent while a job is under way. `slots` are the filters that let it through.
+    pub(super) fn wants(&self, turn: &Turn<'_>, change: &Change, slots: SlotSet) -> bool {
+        let wants = turn.work.index.wants(change.record.source.as_str(), turn.connection, slots);
         let running = self.jobs.front();
         let side = running.map_or(SeamSide::NotScanned, |job| job.side_of(change));
         // A ghost counts if a job that was there when it ended matches, too. Jobs are in the order of numbers.
@@ -264,13 +275,14 @@ impl Interests {
         side == SeamSide::After && wants.starting == running.map(|job| job.number)
     }
 
-    /// Returns whether a record that the running job's scan found is to be sent, and notes that it is.
-    pub(super) fn takes_scanned(&mut self, turn: &Turn<'_>, source: &str) -> bool {
+    /// Returns whether a record that the running job's scan found is to be sent, and notes that it is. `slots` are the
+    /// filters that let it through.
+    pub(super) fn takes_scanned(&mut self, turn: &Turn<'_>, source: &str, slots: SlotSet) -> bool {
         if self.live == 0 && self.ghosts.is_empty() {
             debug_assert!(self.sent.is_none(), "what is sent matters only to other subscriptions");
             return true;
         }
-        let wants = turn.work.index.wants(source, turn.connection);
+        let wants = turn.work.index.wants(source, turn.connection, slots);
         // All ghosts that are left count for the running job.
         if wants.whole || wants.ghost.is_some() {
             return false;
@@ -337,9 +349,32 @@ impl Interests {
         self.subscriptions.values().filter(|interest| interest.is_live)
     }
 
-    /// The patterns of all live subscriptions.
-    pub(super) fn live_patterns(&self) -> impl Iterator<Item = &Pattern> {
-        self.live().flat_map(|interest| &interest.patterns)
+    /// The hashes of the patterns of all live subscriptions, with their filters, for tokens.
+    pub(super) fn live_keys(&self) -> impl Iterator<Item = u64> {
+        self.live().flat_map(|interest| {
+            let key = interest.filter.key;
+            interest.patterns.iter().map(move |pattern| subscription_key(pattern, key))
+        })
+    }
+
+    /// The filter of the job that runs, and whether a token that it brought holds.
+    pub(super) fn running_filter(&self) -> Option<(JobFilter, bool)> {
+        self.jobs.front().map(|job| (job.filter, job.proved.is_some()))
+    }
+
+    /// The slots of the filters of all subscriptions, with those that have ended and still count.
+    pub(super) fn used_slots(&self) -> SlotSet {
+        let mut used = self.starting_slots();
+        let ghosts = self.ghosts.iter().map(|ghost| &ghost.interest);
+        self.subscriptions.values().chain(ghosts).for_each(|interest| used.insert(interest.filter.slot));
+        used
+    }
+
+    /// The slots of the filters of the subscriptions that are starting.
+    pub(super) fn starting_slots(&self) -> SlotSet {
+        let mut starting = SlotSet::default();
+        self.jobs.iter().for_each(|job| starting.insert(job.filter.slot));
+        starting
     }
 
     /// Returns whether any subscription is live.
