@@ -10,10 +10,12 @@
 
 mod exposition;
 mod kinds;
+mod middlewares;
 mod operation;
 
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
+pub use self::middlewares::MiddlewareCounters;
 pub use self::operation::{
     AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
 };
@@ -175,6 +177,8 @@ pub struct Metrics {
     pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
+    /// The middlewares.
+    pub middlewares: MiddlewareCounters,
 }
 
 /// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
@@ -193,7 +197,7 @@ pub struct TlsCounters {
 }
 
 /// The codes that a publish may be refused with.
-const CODES: [Code; 13] = [
+const CODES: [Code; 15] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
@@ -207,6 +211,8 @@ const CODES: [Code; 13] = [
     Code::StoreUnavailable,
     Code::Timeout,
     Code::ClockSkew,
+    Code::Rejected,
+    Code::MiddlewareFailed,
 ];
 
 impl Metrics {
@@ -228,9 +234,10 @@ impl Metrics {
         }
     }
 
-    /// Returns the number of publishes by clients that were not refused: applied, duplicate or stale.
+    /// Returns the number of publishes by clients that were not refused: applied, duplicate, stale, or dropped by a
+    /// middleware.
     pub fn records_published(&self) -> u64 {
-        self.publishes_applied.get() + self.publishes_in_vain.get()
+        self.publishes_applied.get() + self.publishes_in_vain.get() + self.middlewares.dropped.get()
     }
 
     /// Returns the number of records, from clients and peers, that became the newest of their source here.
@@ -278,6 +285,7 @@ impl Metrics {
         self.queues.write(&mut text);
         self.traces.write(&mut text);
         self.limits.write(&mut text);
+        self.middlewares.write(&mut text);
         self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));

@@ -138,6 +138,7 @@ impl Resource {
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
+            Resource::Extension(ExtensionKind::Middleware) => &["GET", "PUT", "POST", "DELETE"],
             Resource::Source | Resource::Extension(_) => &["GET", "PUT", "DELETE"],
             Resource::Graphql => &["GET", "POST"],
             Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],

@@ -142,6 +142,8 @@ enum Command {
     Import(import::Arguments),
     /// Let the cluster fetch from other places and publish what it finds
     Pull(extend::pull::Arguments),
+    /// Change or refuse records on their way in: put, list and take away middlewares
+    Middleware(extend::middleware::Arguments),
     /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
@@ -223,6 +225,7 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         Command::Export(arguments) => export::run(&arguments, given),
         Command::Import(arguments) => import::run(&arguments, given),
         Command::Pull(arguments) => extend::pull::run(&arguments, given),
+        Command::Middleware(arguments) => extend::middleware::run(&arguments, given),
         Command::Health(arguments) => health::run(&arguments, given),
         Command::Members(arguments) => members::run(&arguments, given),
         Command::Top(arguments) => top::run(&arguments, given),

@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::definition::BadField;
+use super::middleware::MiddlewareDefinition;
 use super::runner::Runner;
 use crate::protocol::extension::ExtensionKind;
 
 /// Checks a definition, and names the field that is wrong.
 pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
-    let _ = body;
     match kind {
-        ExtensionKind::Pull | ExtensionKind::Middleware | ExtensionKind::Archive | ExtensionKind::Hook => {
-            Ok(())
-        }
+        ExtensionKind::Middleware => MiddlewareDefinition::read(body).map(drop),
+        ExtensionKind::Pull | ExtensionKind::Archive | ExtensionKind::Hook => Ok(()),
     }
 }
 

@@ -21,6 +21,7 @@ mod election;
 mod host;
 mod http_client;
 mod kinds;
+mod middleware;
 mod put;
 mod runner;
 mod state;
@@ -31,5 +32,6 @@ mod thread;
 
 pub use directory::list;
 pub use host::{ExtendHost, SystemChanges};
+pub use middleware::{MiddlewareAsked, hold_back};
 pub use put::read_body;
 pub use thread::Extend;

@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::auth::SessionEntry;
 use crate::cluster::members::MemberInfo;
 use crate::extend::ExtendHost;
-use crate::ingest::Accepted;
+use crate::ingest::{Accepted, Reviser};
 use crate::latest::Listing;
 use crate::limits::SCAN_STEPS_PER_TURN;
 use crate::metrics::Metrics;
@@ -101,5 +101,13 @@ impl ExtendHost for ExtendNode {
 
     fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    fn shared_metrics(&self) -> Arc<Metrics> {
+        self.0.metrics.clone()
+    }
+
+    fn set_reviser(&self, reviser: Option<Arc<dyn Reviser>>) {
+        self.0.ingest.set_reviser(reviser);
     }
 }

@@ -1,6 +1,7 @@
 //! The commands for what users add to a cluster: `anode pull`, and those of the other kinds. Each kind has a file; what
 //! they have in common is here.
 
+pub mod middleware;
 pub mod pull;
 
 use std::io::Write;
