@@ -10,6 +10,8 @@
 mod downstream;
 mod far_ahead;
 mod gate;
+mod revised;
+mod stamping;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,7 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use self::far_ahead::FarAheadLog;
-use self::gate::{Entrant, Gate};
+use self::gate::{Admitted, Entrant, Gate};
+use self::stamping::{no_ts_left, stamp_of};
 use crate::auth::PublishRights;
 use crate::cluster::outbox::Outbox;
 use crate::cluster::{Arrival, Replica};
@@ -25,12 +28,13 @@ use crate::latest::{Due, Guard, Latest, Slot, Swept};
 use crate::limits::{OUTBOX_BYTES_SOFT, SHARDS};
 use crate::metrics::{Counter, Metrics};
 use crate::protocol::answer::Outcome;
-use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::draft::Draft;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::merge::Verdict;
 use crate::record::{Now, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
 pub use self::downstream::Downstream;
+pub(crate) use self::gate::{RevisedDraft, Reviser, Revision};
 pub use crate::latest::Change;
 
 /// Bounds that are configured at the start and never change.
@@ -142,16 +146,31 @@ impl<D: Downstream> Ingest<D> {
     ) -> Result<Accepted, Refusal> {
         let applied = Some(&self.metrics.publishes_applied);
         let entrant = Entrant { now, draft, rights, downstream: &self.downstream };
-        let admitted = self.gate.admit(&entrant);
-        let published = admitted.and_then(|draft| self.merge_draft(now, draft, token, applied, check));
+        let published = self.gate.admit(&entrant).and_then(|admitted| match admitted {
+            Admitted::AsSent(draft) => self.merge_draft(now, draft, token, applied, check),
+            Admitted::Revised(drafts) => {
+                let ts = draft.ts.unwrap_or(now.wall_us);
+                revised::merge_all(ts, &drafts, |draft, is_first| match is_first {
+                    true => self.merge_draft(now, draft, token, applied, &check),
+                    false => self.merge_draft(now, draft, None, applied, |_| Ok(())),
+                })
+            }
+        });
         let in_vain = match published.as_ref().map(|accepted| accepted.outcome) {
             Ok(Outcome::Duplicate) => Verdict::Same,
             Ok(Outcome::Stale { .. }) => Verdict::Older,
-            Ok(Outcome::Applied) | Err(_) => return published,
+            Ok(Outcome::Applied | Outcome::Dropped) | Err(_) => return published,
         };
         self.metrics.publishes_in_vain.increment();
         self.count(&in_vain);
         published
+    }
+
+    /// Publishes a record that the cluster has held before. It passes the guards of the gate, but no middleware: these have
+    /// seen it when it was published first, and must not change it again.
+    pub(crate) fn restore(&self, now: Now, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.gate.check(&Entrant { now, draft, rights: None, downstream: &self.downstream })?;
+        self.merge_draft(now, draft, None, Some(&self.metrics.publishes_applied), |_| Ok(()))
     }
 
     /// Publishes a record of the node itself, under a name that clients may not publish to. It does not
@@ -441,25 +460,14 @@ impl<D: Downstream> Ingest<D> {
         self.gate.set_clock_compared(is_compared);
     }
 
+    /// Lets this change clients' drafts before they are judged from now on, or nothing.
+    pub(crate) fn set_reviser(&self, reviser: Option<Arc<dyn Reviser>>) {
+        self.gate.set_reviser(reviser);
+    }
+
     /// Refuses every publish from now on, because the node shuts down.
     pub(crate) fn set_draining(&self) {
         self.gate.set_draining();
-    }
-}
-
-/// Refuses a publish without a timestamp to a source whose latest record has the greatest timestamp there is.
-/// Trying again does not help, so the code is not one of the temporary ones.
-#[cold]
-fn no_ts_left() -> Refusal {
-    let message = "the source's latest ts is so far ahead that no later one is left";
-    Refusal::new(Code::FutureTimestamp, message)
-}
-
-/// The stamp of a payload at `ts`.
-fn stamp_of(ts: u64, payload: &DraftPayload<'_>) -> Stamp {
-    match payload {
-        DraftPayload::Deleted => Stamp::of_deletion(ts),
-        data => Stamp::of_data(ts, data.bytes()),
     }
 }
 
@@ -494,5 +502,7 @@ impl<D: Downstream> Replica for &Ingest<D> {
     }
 }
 
+#[cfg(test)]
+mod revision_tests;
 #[cfg(test)]
 mod tests;

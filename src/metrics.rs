@@ -11,11 +11,13 @@
 mod deliveries;
 mod exposition;
 mod kinds;
+mod middlewares;
 mod operation;
 
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
+pub use self::middlewares::MiddlewareCounters;
 pub use self::operation::{
     AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
 };
@@ -179,6 +181,8 @@ pub struct Metrics {
     pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
+    /// The middlewares.
+    pub middlewares: MiddlewareCounters,
     /// What webhooks have sent.
     pub hooks: HookCounters,
     /// What archives have kept.
@@ -214,7 +218,7 @@ pub struct TlsCounters {
 }
 
 /// The codes that a publish may be refused with.
-const CODES: [Code; 13] = [
+const CODES: [Code; 15] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
@@ -228,6 +232,8 @@ const CODES: [Code; 13] = [
     Code::StoreUnavailable,
     Code::Timeout,
     Code::ClockSkew,
+    Code::Rejected,
+    Code::MiddlewareFailed,
 ];
 
 impl Metrics {
@@ -249,9 +255,10 @@ impl Metrics {
         }
     }
 
-    /// Returns the number of publishes by clients that were not refused: applied, duplicate or stale.
+    /// Returns the number of publishes by clients that were not refused: applied, duplicate, stale, or dropped by a
+    /// middleware.
     pub fn records_published(&self) -> u64 {
-        self.publishes_applied.get() + self.publishes_in_vain.get()
+        self.publishes_applied.get() + self.publishes_in_vain.get() + self.middlewares.dropped.get()
     }
 
     /// Returns the number of records, from clients and peers, that became the newest of their source here.
@@ -302,6 +309,7 @@ impl Metrics {
         self.limits.write(&mut text);
         self.hooks.write(&mut text);
         self.archives.write(&mut text);
+        self.middlewares.write(&mut text);
         self.process.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));

@@ -72,10 +72,7 @@ impl PublishRights {
 
     /// Lets a record of this source pass, or refuses it. Each call counts against the rate.
     pub fn admit(&self, now: Now, source: &str) -> Result<(), Refusal> {
-        if !self.is_allowed(source) {
-            let message = format!("{} may not publish to source {source:?}", self.access.name());
-            return Err(Refusal::new(Code::Forbidden, message));
-        }
+        self.check(source)?;
         let Some(rate) = self.access.rate() else { return Ok(()) };
         let per_second = rate.per_second().get();
         let mut flood = self.flood.get();
@@ -85,6 +82,15 @@ impl PublishRights {
             let message = format!("more than {per_second} records a second");
             Refusal::new(Code::RateLimited, message).retry_after_ms(retry_after_ms)
         })
+    }
+
+    /// Refuses a source to which the client may not publish. Does not count against the rate.
+    pub fn check(&self, source: &str) -> Result<(), Refusal> {
+        if self.is_allowed(source) {
+            return Ok(());
+        }
+        let message = format!("{} may not publish to source {source:?}", self.access.name());
+        Err(Refusal::new(Code::Forbidden, message))
     }
 
     fn is_allowed(&self, source: &str) -> bool {

@@ -138,7 +138,9 @@ impl Resource {
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Extension(ExtensionKind::Archive) => &["GET", "PUT", "POST", "DELETE"],
+            Resource::Extension(ExtensionKind::Archive | ExtensionKind::Middleware) => {
+                &["GET", "PUT", "POST", "DELETE"]
+            }
             Resource::Source | Resource::Extension(_) => &["GET", "PUT", "DELETE"],
             Resource::Graphql => &["GET", "POST"],
             Resource::Publish | Resource::Import | Resource::Drain | Resource::Forget => &["POST"],

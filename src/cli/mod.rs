@@ -146,6 +146,8 @@ enum Command {
     Archive(extend::archive::Arguments),
     /// Send records to addresses outside the cluster as they come: put, list, rm
     Hook(extend::hook::Arguments),
+    /// Change or refuse records on their way in: put, list and take away middlewares
+    Middleware(extend::middleware::Arguments),
     /// Tell by the exit code whether a node runs, or is ready for clients
     Health(health::Arguments),
     /// Print the members of the cluster as a node sees them
@@ -229,6 +231,7 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         Command::Pull(arguments) => extend::pull::run(&arguments, given),
         Command::Archive(arguments) => extend::archive::run(&arguments, given),
         Command::Hook(arguments) => extend::hook::run(&arguments, given),
+        Command::Middleware(arguments) => extend::middleware::run(&arguments, given),
         Command::Health(arguments) => health::run(&arguments, given),
         Command::Members(arguments) => members::run(&arguments, given),
         Command::Top(arguments) => top::run(&arguments, given),

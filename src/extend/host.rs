@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use tokio::sync::Notify;
 
 use crate::cluster::members::MemberInfo;
-use crate::ingest::Accepted;
+use crate::ingest::{Accepted, Reviser};
 use crate::metrics::Metrics;
 use crate::protocol::draft::Draft;
 use crate::protocol::refusal::Refusal;
@@ -35,6 +35,8 @@ pub trait ExtendHost: Send + Sync + 'static {
     fn tell(&self, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
     /// Publishes a record as a client's: it passes the gate, and may be refused there.
     fn publish(&self, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
+    /// Publishes a record that the cluster has held before. It passes the gate, but no middleware changes it again.
+    fn restore(&self, draft: &Draft<'_>) -> Result<Accepted, Refusal>;
     /// Returns whether the record with this ticket ([`Accepted::ticket`]) is durable.
     fn is_durable(&self, ticket: u64) -> bool;
     /// Returns whether publishers are to wait, because much waits for the cluster, the store or subscribers.
@@ -45,6 +47,10 @@ pub trait ExtendHost: Send + Sync + 'static {
     fn subscribe(&self, query: &str) -> Result<UnixStream, Refusal>;
     /// The counters of the node.
     fn metrics(&self) -> &Metrics;
+    /// The counters of the node, to be kept.
+    fn shared_metrics(&self) -> Arc<Metrics>;
+    /// Lets this change clients' drafts before they are judged from now on, or nothing.
+    fn set_reviser(&self, reviser: Option<Arc<dyn Reviser>>);
 }
 
 /// Tells the thread of the extensions that records of the system's names have changed.
@@ -52,6 +58,8 @@ pub trait ExtendHost: Send + Sync + 'static {
 pub struct SystemChanges {
     has_changed: AtomicBool,
     changed: Notify,
+    /// The same for those who keep the middlewares.
+    middlewares_changed: Notify,
 }
 
 impl SystemChanges {
@@ -63,10 +71,11 @@ impl SystemChanges {
         }
     }
 
-    /// States change all the time while definitions run, and nobody here reads them.
+    /// States change all the time while definitions run, and nobody here reads them but those of middlewares, which
+    /// say what is switched off.
     #[cold]
     fn note(&self, source: &str) {
-        if !source.ends_with("/state") {
+        if !source.ends_with("/state") || source.starts_with("$middleware/") {
             self.has_changed.store(true, Release);
         }
     }
@@ -75,7 +84,13 @@ impl SystemChanges {
     pub fn wake_if_changed(&self) {
         if self.has_changed.load(Relaxed) && self.has_changed.swap(false, Acquire) {
             self.changed.notify_one();
+            self.middlewares_changed.notify_one();
         }
+    }
+
+    /// Waits for the next change, on the side of the middlewares.
+    pub async fn middlewares_changed(&self) {
+        self.middlewares_changed.notified().await;
     }
 
     /// Waits for the next change.

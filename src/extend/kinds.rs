@@ -7,15 +7,17 @@ use serde_json::Value;
 use super::archive::{ArchiveDefinition, ArchiveRunner};
 use super::definition::BadField;
 use super::hooks::{HookDefinition, HookRunner};
+use super::middleware::MiddlewareDefinition;
 use super::runner::Runner;
 use crate::protocol::extension::ExtensionKind;
 
 /// Checks a definition, and names the field that is wrong.
 pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
     match kind {
-        ExtensionKind::Archive => ArchiveDefinition::read(body).map(|_| ()),
-        ExtensionKind::Hook => HookDefinition::read(body).map(|_| ()),
-        ExtensionKind::Pull | ExtensionKind::Middleware => Ok(()),
+        ExtensionKind::Archive => ArchiveDefinition::read(body).map(drop),
+        ExtensionKind::Hook => HookDefinition::read(body).map(drop),
+        ExtensionKind::Middleware => MiddlewareDefinition::read(body).map(drop),
+        ExtensionKind::Pull => Ok(()),
     }
 }
 

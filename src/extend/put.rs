@@ -24,7 +24,7 @@ pub fn read_body(kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<
 }
 
 /// Says where a TOML text is wrong, by line and column.
-fn toml_flaw(text: &str, error: &toml::de::Error) -> String {
+pub(super) fn toml_flaw(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -16,7 +16,7 @@ use super::host::{ExtendHost, SystemChanges};
 use super::runner::{Run, RunContext, Runner};
 use super::supervisor::Supervisor;
 use crate::cluster::members::{Identity, MemberInfo, State};
-use crate::ingest::Accepted;
+use crate::ingest::{Accepted, Reviser};
 use crate::metrics::Metrics;
 use crate::protocol::answer::Outcome;
 use crate::protocol::draft::{Draft, DraftPayload};
@@ -125,6 +125,10 @@ impl ExtendHost for FakeHost {
         self.tell(draft)
     }
 
+    fn restore(&self, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        self.tell(draft)
+    }
+
     fn is_durable(&self, _: u64) -> bool {
         true
     }
@@ -140,6 +144,12 @@ impl ExtendHost for FakeHost {
     fn metrics(&self) -> &Metrics {
         &self.world.metrics
     }
+
+    fn shared_metrics(&self) -> Arc<Metrics> {
+        Arc::default()
+    }
+
+    fn set_reviser(&self, _: Option<Arc<dyn Reviser>>) {}
 }
 
 /// Which nodes run which definitions, and how often one began.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::host::{ExtendHost, SystemChanges};
+use super::middleware::MiddlewareKeeper;
 use super::supervisor::Supervisor;
 
 /// Number of threads for work that may take long.
@@ -32,12 +33,15 @@ impl Extend {
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let (alive, ended) = oneshot::channel::<()>();
+        let keepers_host = host.clone();
         let run = move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let mut supervisor = Supervisor::new(host);
+                let mut keeper = MiddlewareKeeper::new(keepers_host);
                 tokio::select! {
                     () = supervisor.run(&changes) => {}
+                    () = keeper.run(&changes) => {}
                     _ = ended => {}
                 }
                 supervisor.stop_all();

@@ -15,6 +15,7 @@ use super::Reply;
 use super::app::{App, HandlerResult, apart};
 use super::body;
 use super::leased::leased_json;
+use super::middleware;
 use super::params::Query;
 use super::places::Seat;
 use super::problem::Problem;
@@ -99,6 +100,9 @@ pub(super) async fn delete(
         tell(&app, kind.state_name(&name), DraftPayload::Deleted).await?;
     }
     end_the_rest(kind, &name, &app).await?;
+    if kind == ExtensionKind::Middleware {
+        middleware::clean(&app, &name).await?;
+    }
     tracing::info!(kind = kind.as_str(), %name, "an admin takes a definition away");
     let answer = json!({"name": name.as_str(), "ts": published.ts});
     leased_json(&app, answer.to_string().into_bytes())

@@ -41,6 +41,7 @@ mod history;
 mod import;
 mod leased;
 mod lines;
+mod middleware;
 mod pace;
 mod page;
 mod params;
@@ -73,7 +74,9 @@ use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, PublishFrame};
 use crate::protocol::etag::Precondition;
-use crate::protocol::extension::{ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension};
+use crate::protocol::extension::{
+    ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension, MiddlewareBody,
+};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::protocol::reply::FrameReply;
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, RecordWalk, SharedRecord};
@@ -200,6 +203,30 @@ pub trait NodeService: Send + Sync + 'static {
     fn archive_job(&self, name: &ExtensionName, asked: ArchiveAsked) -> Result<JobLines, Refusal> {
         let _ = (name, asked);
         Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Checks a middleware that is to be put, and makes everything ready for it. Returns the JSON text of the definition
+    /// that is to be published. Takes up to seconds; called on a thread for blocking work, as the next three.
+    fn prepare_middleware(
+        &self,
+        name: &ExtensionName,
+        body: &MiddlewareBody<'_>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let _ = (name, body);
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Returns the JSON text of the definition by which the version before of a middleware is in force again.
+    fn roll_back_middleware(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
+        let _ = name;
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Says what a middleware would make of records, of which nothing is published. Returns a JSON array.
+    fn try_middleware(&self, name: &ExtensionName, records: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let _ = (name, records);
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
+    /// Takes away what earlier versions of a middleware have left, or all of it if it was taken away.
+    fn clean_middleware(&self, name: &ExtensionName) {
+        let _ = name;
     }
     /// Publishes a record of the system's names, for an admin, and sends the reply once it is stored.
     fn tell(&self, draft: Draft<'_>, reply: Reply) {

@@ -20,6 +20,7 @@ use super::graphql::{self, Engine};
 use super::health::HealthPath;
 use super::import::import;
 use super::leased::{lease, leased_body, leased_json};
+use super::middleware::{post_middleware, put_middleware};
 use super::page::{MemberList, RecordPage};
 use super::params::Query;
 use super::places::Seat;
@@ -76,6 +77,12 @@ fn handler_of(resource: Resource, engine: &Arc<Engine>) -> MethodRouter<App> {
             .put(move |app, seat, request| extensions::put(kind, app, seat, request))
             .delete(move |app, uri, query| extensions::delete(kind, app, uri, query)),
         Resource::Extensions(kind) => get(move |app, query| extensions::list(kind, app, query)),
+        Resource::Extension(kind @ ExtensionKind::Middleware) => {
+            get(move |app, uri, query| extensions::one(kind, app, uri, query))
+                .put(put_middleware)
+                .post(post_middleware)
+                .delete(move |app, uri, query| extensions::delete(kind, app, uri, query))
+        }
         Resource::Extension(kind) => get(move |app, uri, query| extensions::one(kind, app, uri, query))
             .put(move |app, seat, request| extensions::put(kind, app, seat, request))
             .delete(move |app, uri, query| extensions::delete(kind, app, uri, query)),

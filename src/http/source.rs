@@ -133,16 +133,19 @@ pub(super) async fn put_source(
             false => DraftPayload::Binary(Cow::Borrowed(held.bytes())),
         };
         let stamp = Stamp::of_data(0, payload.bytes());
+        let name = source.clone();
         let draft = Draft { source: Cow::Owned(source), ts, payload, ttl_ms, ack: None };
         let asked = PublishRequest { draft, level: ack, condition };
         let pending = publish_one(&app, asked, sender)?;
         // The answer may take seconds, and the node has what it needs of the body.
         drop(held);
         let published = published(&app, pending).await?;
-        let tag = EntityTag::of_value(Stamp { ts: published.ts, ..stamp });
+        // A middleware may have changed the data, so the tag is that of the record which is held.
+        let held = app.node.get(&name).map(|record| record.stamp).filter(|held| held.ts == published.ts);
+        let tag = EntityTag::of_value(held.unwrap_or(Stamp { ts: published.ts, ..stamp }));
         Ok(match published.outcome {
             Outcome::Applied | Outcome::Duplicate => with_tag(told(&app, &published)?, tag),
-            Outcome::Stale { .. } => told(&app, &published)?,
+            Outcome::Stale { .. } | Outcome::Dropped => told(&app, &published)?,
         })
     };
     answered(changed.await, &uri)

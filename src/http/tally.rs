@@ -13,6 +13,7 @@ pub(super) struct Tally {
     applied: u64,
     duplicate: u64,
     stale: u64,
+    dropped: u64,
     refused: u64,
     shown: Vec<(u64, Refusal)>,
 }
@@ -24,6 +25,7 @@ impl Tally {
             Ok(Outcome::Applied) => self.applied += 1,
             Ok(Outcome::Duplicate) => self.duplicate += 1,
             Ok(Outcome::Stale { .. }) => self.stale += 1,
+            Ok(Outcome::Dropped) => self.dropped += 1,
             Err(refusal) => self.refuse(line, refusal),
         }
     }
@@ -39,9 +41,9 @@ impl Tally {
     /// Appends the counts as members of a JSON object. The refused lines are in the order of their numbers.
     pub(super) fn write_members(mut self, out: &mut Vec<u8>) {
         self.shown.sort_by_key(|(line, _)| *line);
-        let Tally { applied, duplicate, stale, refused, shown } = self;
+        let Tally { applied, duplicate, stale, dropped, refused, shown } = self;
         let counts = format!(
-            "\"applied\":{applied},\"duplicate\":{duplicate},\"stale\":{stale},\"refused_total\":{refused},\
+            "\"applied\":{applied},\"duplicate\":{duplicate},\"stale\":{stale},\"dropped\":{dropped},\"refused_total\":{refused},\
              \"refused\":["
         );
         out.extend_from_slice(counts.as_bytes());

@@ -8,11 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::{FUTURE_US_MAX, TS_MAX};
 use crate::protocol::AckLevel;
+use crate::protocol::draft::DraftPayload;
 use crate::record::{Birth, NodeName, Payload};
 
 /// A downstream that remembers every call.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     changes: Mutex<Vec<Change>>,
     stored: Mutex<Vec<SharedRecord>>,
     forgotten: Mutex<Vec<SharedRecord>>,
@@ -44,19 +45,19 @@ impl Downstream for Told {
 }
 
 const DAY_US: u64 = 86_400_000_000;
-const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
+pub(super) const NOW: Now = Now { mono_us: 0, wall_us: 1_000_000_000_000 };
 
-fn node(name: &str) -> Ingest<Told> {
+pub(super) fn node(name: &str) -> Ingest<Told> {
     let bounds = Bounds { record_bytes_max: 1_000, map_bytes_max: 1 << 20, tombstones_us: DAY_US };
     let outbox = Outbox::new(NodeName::parse(name).expect("name"), 1);
     Ingest::new(bounds, outbox, Arc::default(), Told::default(), 5)
 }
 
-fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
+pub(super) fn draft(source: &str, ts: Option<u64>, payload: DraftPayload<'static>) -> Draft<'static> {
     Draft { source: Cow::Owned(source.into()), ts, payload, ttl_ms: 0, ack: Some(AckLevel::Accepted) }
 }
 
-fn json(data: &'static str) -> DraftPayload<'static> {
+pub(super) fn json(data: &'static str) -> DraftPayload<'static> {
     DraftPayload::Json(data.as_bytes())
 }
 

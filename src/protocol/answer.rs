@@ -14,6 +14,8 @@ pub enum Outcome {
         /// `ts` of the newer record, in microseconds.
         current_ts: u64,
     },
+    /// A middleware has dropped the record: the publisher is not at fault, and nothing changes.
+    Dropped,
 }
 
 /// The answer to a publish that reached its ack level.
@@ -25,6 +27,6 @@ pub struct Published {
     pub outcome: Outcome,
     /// The ack level that was reached.
     pub level: AckLevel,
-    /// Number of members that hold the record. Present with the level `replicated`.
+    /// Number of members that hold the record. Present with the level `replicated`; 0 for a record that was dropped.
     pub nodes: Option<u32>,
 }

@@ -25,6 +25,22 @@ pub enum ExtensionKind {
     Hook,
 }
 
+/// The body of a request that puts a middleware.
+#[derive(Clone, Debug)]
+pub enum MiddlewareBody<'a> {
+    /// A definition in JSON.
+    Json(&'a [u8]),
+    /// A definition in TOML.
+    Toml(&'a [u8]),
+    /// A module in WebAssembly; the fields beside it are parameters of the request.
+    Module {
+        /// The bytes of the module.
+        module: &'a [u8],
+        /// The other fields of the definition.
+        fields: Vec<(String, String)>,
+    },
+}
+
 /// A name that cannot be that of a definition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

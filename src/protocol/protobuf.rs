@@ -298,6 +298,7 @@ fn told_published(published: &Published) -> proto::answer::Answer {
         Outcome::Applied => ("applied", None),
         Outcome::Duplicate => ("duplicate", None),
         Outcome::Stale { current_ts } => ("stale", Some(current_ts)),
+        Outcome::Dropped => ("dropped", None),
     };
     proto::answer::Answer::Result(proto::PublishResult {
         ts: published.ts,

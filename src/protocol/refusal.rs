@@ -37,6 +37,10 @@ pub enum Code {
     Timeout,
     /// The node's clock differs too much from its peers' clocks.
     ClockSkew,
+    /// A middleware has refused the record, and says why.
+    Rejected,
+    /// A middleware that had to decide about the record has failed.
+    MiddlewareFailed,
     /// The path does not know the method of the request (HTTP only).
     MethodNotAllowed,
     /// The source is not in the version that the request makes its condition (HTTP only).
@@ -55,7 +59,7 @@ pub enum Code {
 
 /// Every code that a node can send, for the check that the reference names it.
 #[cfg(test)]
-pub const ALL_CODES: [Code; 23] = [
+pub const ALL_CODES: [Code; 25] = [
     Code::BadJson,
     Code::BadRequest,
     Code::BadSource,
@@ -72,6 +76,8 @@ pub const ALL_CODES: [Code; 23] = [
     Code::StoreUnavailable,
     Code::Timeout,
     Code::ClockSkew,
+    Code::Rejected,
+    Code::MiddlewareFailed,
     Code::MethodNotAllowed,
     Code::PreconditionFailed,
     Code::UpgradeRequired,
@@ -101,6 +107,8 @@ impl Code {
             Code::StoreUnavailable => "store_unavailable",
             Code::Timeout => "timeout",
             Code::ClockSkew => "clock_skew",
+            Code::Rejected => "rejected",
+            Code::MiddlewareFailed => "middleware_failed",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::PreconditionFailed => "precondition_failed",
             Code::UpgradeRequired => "upgrade_required",
@@ -132,9 +140,10 @@ impl Code {
             TooSlow => 408,
             PreconditionFailed => 412,
             TooLarge => 413,
+            Rejected => 422,
             UpgradeRequired => 426,
             RateLimited => 429,
-            Internal => 500,
+            Internal | MiddlewareFailed => 500,
             Overloaded | StoreUnavailable | ClockSkew | NotReady | Stuck => 503,
             Timeout => 504,
         }

@@ -17,7 +17,7 @@ use super::session::{Endpoint, Session};
 use super::shared::Shared;
 use crate::auth::{Access, Door, PublishRights, SessionEntry};
 use crate::cluster::members::MemberInfo;
-use crate::extend;
+use crate::extend::{self, ExtendHost, MiddlewareAsked};
 use crate::http::{ForgetError, JobLines, NodeService, Nudge, PageRequest, PageSearch, Reply, SourceWatch};
 use crate::ingest::Accepted;
 use crate::latest::Listing;
@@ -27,13 +27,24 @@ use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
 use crate::protocol::draft::{Draft, Item, Items, PublishFrame};
 use crate::protocol::etag::Precondition;
-use crate::protocol::extension::{ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension};
+use crate::protocol::extension::{
+    ArchiveAsked, ExtensionKind, ExtensionName, ListedExtension, MiddlewareBody,
+};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::{HistoryPage, HistoryQuery, Now, Pattern, Record, RecordWalk, SharedRecord};
 use crate::store::StoreHealth;
 
+/// Pause of an admin's request while much waits for the cluster or the store, in microseconds.
+const CONGESTED_US: u64 = 5_000;
+
 /// The control plane's view of a node.
 pub struct Control(pub Arc<Shared>);
+
+impl Control {
+    fn extend_host(&self) -> Arc<dyn ExtendHost> {
+        Arc::new(ExtendNode(self.0.clone()))
+    }
+}
 
 impl NodeService for Control {
     fn now(&self) -> Now {
@@ -148,6 +159,26 @@ impl NodeService for Control {
 
     fn archive_job(&self, name: &ExtensionName, asked: ArchiveAsked) -> Result<JobLines, Refusal> {
         extend::begin_job(Arc::new(ExtendNode(self.0.clone())), name, asked)
+    }
+
+    fn prepare_middleware(
+        &self,
+        name: &ExtensionName,
+        body: &MiddlewareBody<'_>,
+    ) -> Result<Vec<u8>, Refusal> {
+        MiddlewareAsked::new(&self.extend_host(), name).prepare(body, || clock::sleep(CONGESTED_US))
+    }
+
+    fn roll_back_middleware(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
+        MiddlewareAsked::new(&self.extend_host(), name).roll_back()
+    }
+
+    fn try_middleware(&self, name: &ExtensionName, records: &[u8]) -> Result<Vec<u8>, Refusal> {
+        MiddlewareAsked::new(&self.extend_host(), name).try_records(records)
+    }
+
+    fn clean_middleware(&self, name: &ExtensionName) {
+        MiddlewareAsked::new(&self.extend_host(), name).clean();
     }
 
     fn tell(&self, draft: Draft<'_>, reply: Reply) {

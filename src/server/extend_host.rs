@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::auth::SessionEntry;
 use crate::cluster::members::MemberInfo;
 use crate::extend::ExtendHost;
-use crate::ingest::Accepted;
+use crate::ingest::{Accepted, Reviser};
 use crate::latest::Listing;
 use crate::limits::SCAN_STEPS_PER_TURN;
 use crate::metrics::Metrics;
@@ -81,6 +81,12 @@ impl ExtendHost for ExtendNode {
         published
     }
 
+    fn restore(&self, draft: &Draft<'_>) -> Result<Accepted, Refusal> {
+        let restored = self.0.ingest.restore(clock::now(), draft);
+        self.wake();
+        restored
+    }
+
     fn is_durable(&self, ticket: u64) -> bool {
         self.0.store().durable().0 >= ticket
     }
@@ -101,5 +107,13 @@ impl ExtendHost for ExtendNode {
 
     fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    fn shared_metrics(&self) -> Arc<Metrics> {
+        self.0.metrics.clone()
+    }
+
+    fn set_reviser(&self, reviser: Option<Arc<dyn Reviser>>) {
+        self.0.ingest.set_reviser(reviser);
     }
 }

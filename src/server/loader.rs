@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::extend_host::ExtendNode;
 use super::lifecycle::{Fatal, Phase};
 use super::process::ProcessSampler;
 use super::reload::Reloader;
@@ -14,6 +15,7 @@ use super::shared::Shared;
 use super::{clock, takeover};
 use crate::cluster::Heads;
 use crate::config::StoreKind;
+use crate::extend::{self, ExtendHost};
 use crate::record::SharedRecord;
 use crate::store::LatestRecords;
 
@@ -33,6 +35,9 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
     if let Err(fatal) = load(shared, heads) {
         return shared.lifecycle.fail(fatal);
     }
+    let host: Arc<dyn ExtendHost> = Arc::new(ExtendNode(shared.clone()));
+    extend::hold_back(&host);
+    drop(host);
     shared.store().attach(Arc::new(MapOf(Arc::downgrade(shared))));
     shared.advance(Phase::Serving);
     let mut takeover = takeover::of(shared);

@@ -26,7 +26,7 @@ export interface AnodeRecord {
 export interface Ack {
   /** The timestamp of the record. */
   readonly ts: number;
-  readonly outcome: "applied" | "duplicate" | "stale";
+  readonly outcome: "applied" | "duplicate" | "stale" | "dropped";
   /** The acknowledgement level that was reached. */
   readonly level: Level;
   /** For `stale`: the timestamp of the newer record. */

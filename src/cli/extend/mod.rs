@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod hook;
+pub mod middleware;
 pub mod pull;
 
 use std::io::Write;
@@ -23,8 +24,6 @@ pub const TOML: &str = "application/toml";
 pub struct ListedDefinition {
     /// Name of the definition.
     pub name: String,
-    /// Timestamp of the definition, in microseconds since the Unix epoch.
-    pub ts: u64,
     /// The definition: a JSON object.
     pub definition: Value,
     /// Name of the member that runs it.

@@ -251,7 +251,7 @@ impl Restorer {
         // Names of the system's can be restored as well, and no client may publish these.
         let published = match Source::is_system(&draft.source) {
             true => self.host.tell(&draft),
-            false => self.host.publish(&draft),
+            false => self.host.restore(&draft),
         };
         match published {
             Ok(accepted) => {
@@ -260,6 +260,8 @@ impl Restorer {
                     Outcome::Applied => self.counts.applied += 1,
                     Outcome::Duplicate => self.counts.duplicate += 1,
                     Outcome::Stale { .. } => self.counts.stale += 1,
+                    // Only middlewares drop records, and a restored one passes none.
+                    Outcome::Dropped => {}
                 }
                 self.host.metrics().archives.restored.increment();
                 Ok(())

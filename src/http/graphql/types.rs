@@ -114,6 +114,8 @@ pub(super) enum GraphqlOutcome {
     Duplicate,
     /// There is a newer record, which stays.
     Stale,
+    /// A middleware has dropped the record.
+    Dropped,
 }
 
 /// A record to be published. Exactly one of data, dataB64 and deleted is given.
@@ -175,6 +177,7 @@ impl From<&Result<Published, Refusal>> for PublishResult {
                     Outcome::Applied => (GraphqlOutcome::Applied, None),
                     Outcome::Duplicate => (GraphqlOutcome::Duplicate, None),
                     Outcome::Stale { current_ts } => (GraphqlOutcome::Stale, Some(Micros(current_ts))),
+                    Outcome::Dropped => (GraphqlOutcome::Dropped, None),
                 };
                 PublishResult {
                     ts: Some(Micros(published.ts)),

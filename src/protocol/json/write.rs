@@ -146,6 +146,7 @@ pub fn write_published(out: &mut Vec<u8>, published: &Published) {
     match published.outcome {
         Outcome::Applied => out.extend_from_slice(b"\"applied\""),
         Outcome::Duplicate => out.extend_from_slice(b"\"duplicate\""),
+        Outcome::Dropped => out.extend_from_slice(b"\"dropped\""),
         Outcome::Stale { current_ts } => number(out, format_args!("\"stale\",\"current_ts\":{current_ts}")),
     }
     out.extend_from_slice(b",\"level\":\"");

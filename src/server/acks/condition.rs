@@ -111,6 +111,9 @@ pub(super) fn publish<H: PublishHost + ?Sized>(
         }
         AckLevel::Replicated => {
             let (accepted, token) = host.publish_awaited(now, draft, by)?;
+            if accepted.outcome == Outcome::Dropped {
+                return Ok((Published { nodes: Some(0), ..published(&accepted) }, None));
+            }
             Ok((published(&accepted), Some(Condition::Replicated(token))))
         }
     }
@@ -147,6 +150,6 @@ pub(super) fn store_too_late(away: Option<String>) -> Refusal {
 pub(super) fn below_level(published: &Published, refusal: Refusal) -> Refusal {
     match published.outcome {
         Outcome::Applied | Outcome::Duplicate => refusal.after_applying(published.ts),
-        Outcome::Stale { .. } => refusal,
+        Outcome::Stale { .. } | Outcome::Dropped => refusal,
     }
 }

@@ -26,8 +26,10 @@ use self::tokens::TokenTable;
 use crate::auth::PublishRights;
 use crate::cluster::Replicated;
 use crate::http::Reply;
+use crate::ingest::Accepted;
 use crate::metrics::Metrics;
 use crate::protocol::AckLevel;
+use crate::protocol::answer::Outcome;
 use crate::protocol::draft::PublishFrame;
 use crate::protocol::refusal::Refusal;
 use crate::protocol::reply::FrameReply;
@@ -55,21 +57,24 @@ impl Acks {
     /// Publishes a record that every member is to hold, under a new token that is returned with the
     /// result. The waiter is registered before `publish` is called, because the answer may come from
     /// worker 0 before the call has returned.
-    pub(super) fn publish_awaited<T>(
+    pub(super) fn publish_awaited(
         &self,
         waiter: Waiter,
-        publish: impl FnOnce(u64) -> Result<T, Refusal>,
-    ) -> Result<(T, u64), Refusal> {
+        publish: impl FnOnce(u64) -> Result<Accepted, Refusal>,
+    ) -> Result<(Accepted, u64), Refusal> {
         let token = self.tokens.register(waiter)?;
         if waiter == Waiter::Http {
             self.http.expect(token);
         }
-        publish(token).map(|published| (published, token)).inspect_err(|_| {
+        let published = publish(token);
+        // The cluster machine says nothing about a record that does not exist.
+        if published.as_ref().map_or(true, |accepted| accepted.outcome == Outcome::Dropped) {
             self.tokens.release(token);
             if waiter == Waiter::Http {
                 self.http.release(token);
             }
-        })
+        }
+        published.map(|accepted| (accepted, token))
     }
 
     /// Publishes the frame of a request over HTTP with the rights of its sender, and answers it now or when its

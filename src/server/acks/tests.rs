@@ -12,7 +12,9 @@ fn acks(workers: usize) -> (Acks, Metrics) {
 
 /// Registers a record of a session; publishing it does nothing.
 fn register(acks: &Acks, worker: usize, connection: usize) -> Result<u64, Refusal> {
-    acks.publish_awaited(Waiter::Session { worker, connection }, |_| Ok(())).map(|((), token)| token)
+    let accepted = Accepted { ts: 5, outcome: Outcome::Applied, ticket: 0 };
+    let waiter = Waiter::Session { worker, connection };
+    acks.publish_awaited(waiter, |_| Ok(accepted)).map(|(_, token)| token)
 }
 
 fn replicated(token: u64, nodes: u32, is_whole: bool) -> Replicated {
@@ -55,8 +57,10 @@ fn a_refused_record_waits_for_nothing() {
     let (acks, metrics) = acks(1);
     for waiter in [Waiter::Session { worker: 0, connection: 3 }, Waiter::Http] {
         let refusal = Refusal::new(Code::TooLarge, "too large");
-        let refused = acks.publish_awaited::<()>(waiter, |_| Err(refusal.clone()));
+        let refused = acks.publish_awaited(waiter, |_| Err(refusal.clone()));
         assert_eq!(refused, Err(refusal));
+        let dropped = Accepted { ts: 5, outcome: Outcome::Dropped, ticket: 0 };
+        assert!(acks.publish_awaited(waiter, |_| Ok(dropped)).is_ok());
     }
     assert!(acks.is_empty());
     assert_eq!(acks.handle_replicated(0, replicated(1, 3, true), &metrics), None);

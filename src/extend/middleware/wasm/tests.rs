@@ -1,0 +1,152 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::bounds::{MANY_RECORDS_MAX, WASM_CALL_US_MAX};
+use super::super::rule::{GivenDraft, MiddlewareRule, RecordReader, RuleFailure, Ruling};
+use super::module::{WasmEngine, WasmModule};
+use crate::ingest::RevisedDraft;
+use crate::protocol::draft::{Draft, DraftPayload};
+use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stamp};
+
+const BEHAVIOURS: &[u8] = include_bytes!("../../../../tests/guests/behaviours.wasm");
+const TEMPLATE: &[u8] = include_bytes!("../../../../tests/guests/template.wasm");
+
+/// Holds one record.
+struct OneRecord;
+
+impl RecordReader for OneRecord {
+    fn latest(&self, source: &str) -> Option<SharedRecord> {
+        let payload = Payload::Json("{\"a\":1.0}".into());
+        let stamp = Stamp::of_data(5, payload.bytes());
+        let birth = Birth { origin: NodeName::parse("n").ok()?, boot: 1, seq: 1 };
+        let record = Record::new(Source::parse("table/a").ok()?, stamp, payload, birth, 5, 0);
+        (source == "table/a").then(|| Arc::new(record))
+    }
+}
+
+struct TriedModule(WasmModule);
+
+impl TriedModule {
+    fn new(module: &[u8]) -> TriedModule {
+        let engine = WasmEngine::new().expect("an engine");
+        TriedModule(engine.compile(module, 2).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn decide(&self, text: &str) -> Result<Ruling, RuleFailure> {
+        self.decide_about(DraftPayload::Json(text.as_bytes()))
+    }
+
+    fn decide_about(&self, payload: DraftPayload<'_>) -> Result<Ruling, RuleFailure> {
+        let draft = Draft { source: "s".into(), ts: Some(7), payload, ttl_ms: 9, ack: None };
+        let reader: Arc<dyn RecordReader> = Arc::new(OneRecord);
+        self.0.decide(&GivenDraft { draft: &draft, now_us: 8, token: "who" }, &reader)
+    }
+
+    fn order(&self, order: &str) -> Result<Ruling, RuleFailure> {
+        self.decide(&format!("\"{order}\""))
+    }
+
+    fn failure(&self, order: &str) -> String {
+        self.order(order).expect_err(order).0
+    }
+
+    /// The text of the only record that comes out.
+    fn text(&self, order: &str) -> String {
+        match self.order(order) {
+            Ok(Ruling::Records(records)) if records.len() == 1 => {
+                String::from_utf8_lossy(records[0].payload.bytes()).into_owned()
+            }
+            other => panic!("{order}: {other:?}"),
+        }
+    }
+}
+
+fn record(source: &str, text: &str) -> RevisedDraft {
+    let payload = Payload::Json(text.to_owned().into());
+    RevisedDraft { source: source.into(), ts: Some(7), payload, ttl_ms: 9 }
+}
+
+#[test]
+fn every_verdict_comes_through() {
+    let world = TriedModule::new(BEHAVIOURS);
+    assert_eq!(world.order("pass"), Ok(Ruling::Pass));
+    assert_eq!(world.order("drop"), Ok(Ruling::Drop));
+    assert_eq!(world.order("reject too bad"), Ok(Ruling::Reject("too bad".into())));
+    assert_eq!(world.order("replace [1.50]"), Ok(Ruling::Records(vec![record("s", "[1.50]")])));
+    assert_eq!(world.order("rename t/u"), Ok(Ruling::Records(vec![record("t/u", "1")])));
+    assert_eq!(world.order("many 2"), Ok(Ruling::Records(vec![record("s/0", "0"), record("s/1", "1")])));
+    assert_eq!(world.order("many 0"), Ok(Ruling::Records(Vec::new())));
+    let binary = world.decide_about(DraftPayload::Binary((&b"\x00"[..]).into()));
+    let made = RevisedDraft { payload: Payload::Binary((&b"\x01\x02\xff"[..]).into()), ..record("s", "") };
+    assert_eq!(binary, Ok(Ruling::Records(vec![made])));
+}
+
+#[test]
+fn a_guest_sees_its_node_through_the_interface_alone() {
+    let world = TriedModule::new(BEHAVIOURS);
+    assert_eq!(world.text("look table/a"), "[{\"a\":1.0},\"who\",true]");
+    assert_eq!(world.text("look nothing"), "[null,\"who\",true]");
+    assert_eq!(world.text("hash"), "1", "hash tables work");
+    for (order, named) in [("clock", "clock"), ("file", ""), ("network", "")] {
+        match world.order(order) {
+            // The standard library may say that there is no such thing without asking the node.
+            Ok(Ruling::Records(records)) => {
+                assert_eq!(records[0].payload.bytes(), b"false", "{order}");
+            }
+            Err(failure) => assert!(failure.0.contains(named), "{order}: {}", failure.0),
+            other => panic!("{order}: {other:?}"),
+        }
+    }
+    assert_eq!(world.order("pass"), Ok(Ruling::Pass), "the next record has another instance");
+}
+
+#[test]
+fn what_goes_wrong_is_stopped_and_named() {
+    let world = TriedModule::new(BEHAVIOURS);
+    let begun = Instant::now();
+    assert!(world.failure("loop").contains("more than 10 ms"), "{}", world.failure("loop"));
+    let took = begun.elapsed().as_micros() as u64;
+    assert!(took < 100 * WASM_CALL_US_MAX, "{took} us");
+    assert!(!world.failure("panic").is_empty());
+    assert!(!world.failure("memory").is_empty());
+    assert!(world.failure("stack").contains("stack"), "{}", world.failure("stack"));
+    assert!(world.failure("replace {").contains("no JSON"));
+    assert!(world.failure("rename a//b").contains("source"));
+    assert!(world.failure("rename $a/b").contains("system"));
+    assert!(world.failure(&format!("many {}", MANY_RECORDS_MAX + 1)).contains("at most 100"));
+    assert!(!world.failure("large 9000000").is_empty(), "answers are bounded");
+    assert_eq!(world.text("large 1000").len(), 1_002);
+    assert_eq!(world.order("pass"), Ok(Ruling::Pass));
+}
+
+#[test]
+fn what_is_no_module_of_the_world_is_refused() {
+    let engine = WasmEngine::new().expect("an engine");
+    for bad in [&b""[..], b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0", &BEHAVIOURS[..BEHAVIOURS.len() / 2]] {
+        assert!(engine.compile(bad, 1).is_err());
+    }
+}
+
+#[test]
+fn the_template_does_what_it_says() {
+    let world = TriedModule::new(TEMPLATE);
+    let decided = world.decide("{\"f\":70.7}");
+    assert_eq!(decided, Ok(Ruling::Records(vec![record("s", "{\"c\":21.5}")])));
+    let alarm = world.decide("{\"f\":212.0}");
+    assert_eq!(
+        alarm,
+        Ok(Ruling::Records(vec![record("s", "{\"c\":100.0}"), record("alarms/s", "{\"c\":100.0}")]))
+    );
+    assert_eq!(world.decide("{\"x\":1}"), Ok(Ruling::Pass));
+    assert!(matches!(world.decide("{\"f\":-1000}"), Ok(Ruling::Reject(_))));
+}
+
+#[test]
+fn threads_share_a_module() {
+    let world = TriedModule::new(BEHAVIOURS);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..200).for_each(|_| assert_eq!(world.text("replace [1]"), "[1]")));
+        }
+    });
+}

@@ -1,0 +1,27 @@
+//! The merging of the drafts that a reviser made of one publish.
+
+use super::Accepted;
+use super::gate::RevisedDraft;
+use crate::protocol::answer::Outcome;
+use crate::protocol::draft::Draft;
+use crate::protocol::refusal::Refusal;
+
+/// Merges drafts in their order with `merge`, which is told whether a draft is the first. The answer is that of the
+/// first, and its ticket covers all. If the map does not take one of them, the others are merged all the same, and
+/// the answer is the first refusal. A publish without a draft was dropped; `ts` is its timestamp in microseconds.
+pub(super) fn merge_all(
+    ts: u64,
+    drafts: &[RevisedDraft],
+    mut merge: impl FnMut(&Draft<'_>, bool) -> Result<Accepted, Refusal>,
+) -> Result<Accepted, Refusal> {
+    let mut answer = Ok(Accepted { ts, outcome: Outcome::Dropped, ticket: 0 });
+    for (at, draft) in drafts.iter().enumerate() {
+        let merged = merge(&draft.as_draft(), at == 0);
+        answer = match (answer, merged) {
+            (_, merged) if at == 0 => merged,
+            (Ok(first), Ok(merged)) => Ok(Accepted { ticket: first.ticket.max(merged.ticket), ..first }),
+            (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
+        };
+    }
+    answer
+}
