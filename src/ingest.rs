@@ -12,6 +12,7 @@ mod far_ahead;
 mod gate;
 mod revised;
 mod stamping;
+mod terms;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -35,29 +36,8 @@ use crate::record::{Now, Payload, Record, SharedRecord, Source, Stamp, next_ts};
 
 pub use self::downstream::Downstream;
 pub(crate) use self::gate::{RevisedDraft, Reviser, Revision};
+pub use self::terms::{Accepted, Bounds};
 pub use crate::latest::Change;
-
-/// Bounds that are configured at the start and never change.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Largest data of a record, in bytes.
-    pub record_bytes_max: usize,
-    /// Size of the map in bytes above which clients may add no new source.
-    pub map_bytes_max: usize,
-    /// How long deletions are kept, in microseconds.
-    pub tombstones_us: u64,
-}
-
-/// A publish that was merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The record's stamp: the publisher's, or the node's.
-    pub ts: u64,
-    /// The outcome of the record: applied, duplicate or stale.
-    pub outcome: Outcome,
-    /// The store's ticket of the record that won: the record is durable once the store's mark has reached it.
-    pub ticket: u64,
-}
 
 /// Most sources that one publish lets go when the map is full, so that it takes at most a fraction of a
 /// millisecond.

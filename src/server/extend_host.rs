@@ -1,5 +1,6 @@
 //! The node as the things that users add see it.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::session::{Endpoint, Session};
 use super::shared::Shared;
 use crate::auth::SessionEntry;
 use crate::cluster::members::MemberInfo;
-use crate::extend::ExtendHost;
+use crate::extend::{Extend, ExtendHost};
 use crate::ingest::{Accepted, Reviser};
 use crate::latest::Listing;
 use crate::limits::SCAN_STEPS_PER_TURN;
@@ -27,6 +28,12 @@ const LIST_MAX: usize = 100_000;
 pub struct ExtendNode(pub Arc<Shared>);
 
 impl ExtendNode {
+    /// Starts the thread that looks after what users add to the node.
+    pub fn start(shared: Arc<Shared>) -> io::Result<Extend> {
+        let changes = shared.ingest.downstream().system_changes.clone();
+        Extend::start(Arc::new(ExtendNode(shared)), changes)
+    }
+
     /// Wakes those who have something to do after a publish.
     fn wake(&self) {
         self.0.wake_wanted();

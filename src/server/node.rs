@@ -199,8 +199,7 @@ impl Node {
         shared.metrics.members.alive.set(1);
         let heads = if is_too_old(&gossip_config, clock::now()) { Heads::new() } else { identity.heads };
         let control = Http::start(Arc::new(Control(shared.clone())), http_options(&shared.config))?;
-        let changes = shared.ingest.downstream().system_changes.clone();
-        let extend = Extend::start(Arc::new(ExtendNode(shared.clone())), changes)?;
+        let extend = ExtendNode::start(shared.clone())?;
         let (alive, ended) = bounded(0);
         let mut handle = NodeHandle {
             name: told.name.clone(),
