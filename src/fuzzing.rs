@@ -72,6 +72,7 @@ pub const DOORS: &[Door] = &[
         crate::config::fuzzing::cluster_key_seeds,
         DECODING,
     ),
+    door("middleware", crate::extend::fuzzing::middleware, crate::extend::fuzzing::middleware_seeds, MACHINE),
     door("expression", crate::expression::fuzzing::expression, crate::expression::fuzzing::seeds, MACHINE),
 ];
 

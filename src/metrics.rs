@@ -177,7 +177,7 @@ pub struct Metrics {
     pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
-    /// The middlewares.
+    /// What middlewares have done with records.
     pub middlewares: MiddlewareCounters,
 }
 

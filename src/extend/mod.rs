@@ -18,6 +18,8 @@ mod ability;
 mod definition;
 mod directory;
 mod election;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod host;
 mod http_client;
 mod kinds;
