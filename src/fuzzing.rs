@@ -84,6 +84,7 @@ pub const DOORS: &[Door] = &[
         crate::extend::archive::fuzzing::delivery_definition_seeds,
         DECODING,
     ),
+    door("middleware", crate::extend::fuzzing::middleware, crate::extend::fuzzing::middleware_seeds, MACHINE),
     door("expression", crate::expression::fuzzing::expression, crate::expression::fuzzing::seeds, MACHINE),
 ];
 

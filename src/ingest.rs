@@ -128,9 +128,8 @@ impl<D: Downstream> Ingest<D> {
         let entrant = Entrant { now, draft, rights, downstream: &self.downstream };
         let published = self.gate.admit(&entrant).and_then(|admitted| match admitted {
             Admitted::AsSent(draft) => self.merge_draft(now, draft, token, applied, check),
-            Admitted::Revised(drafts) => {
-                let ts = draft.ts.unwrap_or(now.wall_us);
-                revised::merge_all(ts, &drafts, |draft, is_first| match is_first {
+            Admitted::Revised(made) => {
+                revised::merge_all(now, draft, &made, |draft, is_first| match is_first {
                     true => self.merge_draft(now, draft, token, applied, &check),
                     false => self.merge_draft(now, draft, None, applied, |_| Ok(())),
                 })

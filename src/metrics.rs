@@ -181,7 +181,7 @@ pub struct Metrics {
     pub traces: TraceCounters,
     /// Bounds that were configured.
     pub limits: LimitGauges,
-    /// The middlewares.
+    /// What middlewares have done with records.
     pub middlewares: MiddlewareCounters,
     /// What webhooks have sent.
     pub hooks: HookCounters,

@@ -45,7 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("http", &["auth", "cluster", "protocol", "record", "metrics", "memory", "limits"]),
-    ("extend", &["ingest", "cluster", "protocol", "record", "metrics", "expression", "limits"]),
+    ("extend", &["expression", "ingest", "cluster", "protocol", "record", "metrics", "limits"]),
     ("store", &["cluster", "record", "config", "limits", "planted"]),
     ("sim", &["cluster", "record", "limits"]),
     ("ingest", &["auth", "latest", "cluster", "protocol", "record", "metrics", "limits", "planted"]),

@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod map;
 mod median;
+mod middleware;
 mod node;
 mod peers;
 mod propagation;
@@ -90,6 +91,8 @@ enum Command {
     Store(store::Arguments),
     /// What TLS costs: deliveries a second from one publisher to many subscribers, plain and with TLS, and memory
     Tls(tls::Arguments),
+    /// What middlewares cost: records a second without one, with an expression, and with a module
+    Middleware(middleware::Arguments),
     /// What a record received from a peer costs on each thread of a node, for several numbers of workers
     Workers(workers::Arguments),
     /// A healthy publisher and subscriber while thousands of connections attack their node: latencies and verdicts
@@ -125,6 +128,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Propagation(arguments) => propagation::run(arguments),
         Command::Store(arguments) => store::run(&arguments),
         Command::Tls(arguments) => tls::run(&arguments),
+        Command::Middleware(arguments) => middleware::run(&arguments),
         Command::Workers(arguments) => workers::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Attack(arguments) => hostile::attack(&arguments),

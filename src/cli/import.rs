@@ -57,6 +57,8 @@ struct Imported {
     applied: u64,
     duplicate: u64,
     stale: u64,
+    /// Number of lines that middlewares dropped.
+    dropped: u64,
     /// Number of all refused lines, of which `refused` names the first.
     refused_total: u64,
     refused: Vec<RefusedLine>,
@@ -158,6 +160,9 @@ fn send(nodes: &Nodes, ack: &str, part: &Part, outcomes: &mut Outcomes) -> Resul
     outcomes.duplicate += imported.duplicate;
     outcomes.stale += imported.stale;
     outcomes.refused += imported.refused_total;
+    if imported.dropped > 0 {
+        note(&format!("{} lines were dropped by middlewares", imported.dropped));
+    }
     for RefusedLine { line, error } in &imported.refused {
         let why = error.as_ref().map_or_else(|| "refused".into(), ToString::to_string);
         note(&format!("line {}: {why}", part.before + line));

@@ -23,6 +23,8 @@ mod definition;
 mod directory;
 mod election;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hooks;
 mod host;
 mod http_client;

@@ -42,8 +42,10 @@ impl Tally {
     pub(super) fn write_members(mut self, out: &mut Vec<u8>) {
         self.shown.sort_by_key(|(line, _)| *line);
         let Tally { applied, duplicate, stale, dropped, refused, shown } = self;
+        // Told only where there are middlewares that drop records.
+        let dropped = if dropped > 0 { format!("\"dropped\":{dropped},") } else { String::new() };
         let counts = format!(
-            "\"applied\":{applied},\"duplicate\":{duplicate},\"stale\":{stale},\"dropped\":{dropped},\"refused_total\":{refused},\
+            "\"applied\":{applied},\"duplicate\":{duplicate},\"stale\":{stale},{dropped}\"refused_total\":{refused},\
              \"refused\":["
         );
         out.extend_from_slice(counts.as_bytes());

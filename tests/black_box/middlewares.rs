@@ -170,10 +170,7 @@ fn versions_change_without_a_record_that_passes_none() {
         }
         for version in 2..12 {
             let cel = format!("{{\"version\": {version}, \"was\": data}}");
-            assert_eq!(
-                put(&cluster[version % 2], "v", json!({"on": "v/*", "cel": cel})).json()["version"],
-                version
-            );
+            assert_eq!(put(&cluster[0], "v", json!({"on": "v/*", "cel": cel})).json()["version"], version);
         }
     });
     let all = cluster.wait_equal("v/*", Duration::from_secs(10));

@@ -21,7 +21,7 @@ pub const MANY_RECORDS_MAX: usize = 100;
 /// Most bytes of what a guest answers for one record.
 pub const MANY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest reason of a refusal or failure that is told, in bytes.
-pub const REASON_BYTES_MAX: usize = 500;
+pub const TOLD_REASON_BYTES_MAX: usize = 500;
 /// Failures one after the other at one node after which a middleware is switched off everywhere.
 pub const FAILURES_IN_A_ROW_MAX: u32 = 10;
 /// Most time that middlewares may take in one turn of an event loop, in microseconds. Further records of that turn are

@@ -34,9 +34,9 @@ pub enum RuleText {
 pub struct MiddlewareVersion {
     /// The sources whose records it is for.
     pub pattern: Pattern,
-    /// Its place among the middlewares.
+    /// Place of the middleware among all: those with smaller numbers decide first.
     pub order: i64,
-    /// What decides.
+    /// The expression or module that decides about records.
     pub rule: RuleText,
     /// The condition under which it is asked at all.
     pub when: Option<String>,

@@ -20,7 +20,7 @@ use super::super::host::{ExtendHost, SystemChanges};
 use super::bounds::MIDDLEWARES_MAX;
 use super::build::{RuleBuilder, module_of};
 use super::chain::{ChainEnv, MiddlewareChain};
-use super::definition::MiddlewareDefinition;
+use super::definition::{MiddlewareDefinition, RuleText};
 use super::link::{LinkHealth, MiddlewareLink};
 use super::rule::{MiddlewareRule, RecordReader};
 use super::telling::tell_json;
@@ -29,9 +29,7 @@ use crate::protocol::extension::{ExtensionKind, ExtensionName};
 use crate::record::{Pattern, SharedRecord, Source};
 
 /// Interval at which the keeper looks while the node is not ready, or a module is not complete, in milliseconds.
-const LOOK_MS: u64 = 50;
-/// Kind of all that is kept here.
-const KIND: ExtensionKind = ExtensionKind::Middleware;
+const COMPLETE_LOOK_MS: u64 = 50;
 
 /// A middleware as it is known here.
 struct KnownMiddleware {
@@ -100,20 +98,25 @@ fn env(host: &Arc<dyn ExtendHost>, switched_off: Arc<Notify>) -> ChainEnv {
 
 /// The records with the definitions of all middlewares that count.
 fn records(host: &dyn ExtendHost) -> Vec<SharedRecord> {
-    let Ok(pattern) = Pattern::parse(KIND.pattern()) else { return Vec::new() };
+    let Ok(pattern) = Pattern::parse(ExtensionKind::Middleware.pattern()) else { return Vec::new() };
     let mut records = host.list(&pattern);
     records.truncate(MIDDLEWARES_MAX);
     records
 }
 
-/// Refuses the records that middlewares are for until they are compiled, if there are any. To be called when the store is
-/// loaded, before the node takes records.
+/// Puts expressions in force, and refuses the records that modules are for until these are compiled. To be called when
+/// the store is loaded, before the node takes records.
 pub fn hold_back(host: &Arc<dyn ExtendHost>) {
     let mut links = Vec::new();
     for record in records(&**host) {
         let Some(definition) = Definition::of_record(&record) else { continue };
         if let Ok(read) = MiddlewareDefinition::read(&definition.body) {
-            links.push(Arc::new(link_of(&definition.name, record.stamp.ts, &read, None)));
+            // An expression is compiled in some microseconds.
+            let rule = match &read.current.rule {
+                RuleText::Cel(_) => RuleBuilder::default().build(&read.current, None).ok(),
+                RuleText::Wasm(_) => None,
+            };
+            links.push(Arc::new(link_of(&definition.name, record.stamp.ts, &read, rule)));
         }
     }
     if !links.is_empty() {
@@ -161,7 +164,7 @@ impl MiddlewareKeeper {
             self.look();
             self.install();
             let is_waiting = self.known.values().any(|known| known.progress == Readying::Waiting);
-            let pause = tokio::time::sleep(Duration::from_millis(LOOK_MS));
+            let pause = tokio::time::sleep(Duration::from_millis(COMPLETE_LOOK_MS));
             tokio::select! {
                 () = changes.middlewares_changed() => {}
                 Some(built) = self.compiling.join_next() => self.handle_built(built),
@@ -252,7 +255,7 @@ impl MiddlewareKeeper {
     fn follow_states(&mut self) {
         for (name, known) in &self.known {
             let Some(link) = known.link.as_ref().filter(|link| !link.health.is_off()) else { continue };
-            let Some(state) = self.host.get(&KIND.state_name(name)) else { continue };
+            let Some(state) = self.host.get(&ExtensionKind::Middleware.state_name(name)) else { continue };
             let state: Value = serde_json::from_slice(state.payload.bytes()).unwrap_or_default();
             let is_off = state.get("off") == Some(&Value::Bool(true));
             if is_off && state.get("definition_ts").and_then(Value::as_u64) == Some(link.ts) {
@@ -281,7 +284,7 @@ impl MiddlewareKeeper {
                 "definition_ts": link.ts,
                 "at": self.host.now().wall_us,
             });
-            tell_json(&*self.host, &KIND.state_name(name), &state.to_string());
+            tell_json(&*self.host, &ExtensionKind::Middleware.state_name(name), &state.to_string());
         }
     }
 

@@ -21,13 +21,13 @@ pub enum OnFailure {
 
 /// A middleware in force.
 pub struct MiddlewareLink {
-    /// Its name.
+    /// Name of the middleware.
     pub name: String,
     /// Timestamp of the record with its definition, in microseconds, which tells its versions apart.
     pub ts: u64,
     /// The sources whose records it is for.
     pub pattern: Pattern,
-    /// Its place among the middlewares: those with smaller numbers decide first, equal ones in the order of names.
+    /// Place of the middleware among all: those with smaller numbers decide first, equal ones in the order of names.
     pub order: i64,
     /// What becomes of a record when it fails.
     pub on_failure: OnFailure,

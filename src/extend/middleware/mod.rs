@@ -17,6 +17,8 @@ mod build;
 mod cel;
 mod chain;
 mod definition;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keeper;
 mod link;
 mod parts;

@@ -16,7 +16,7 @@ use super::bounds::{MODULE_BYTES_MAX, MODULE_PART_BYTES};
 pub struct ModuleId {
     /// XXH3-128 of its bytes, as 32 hexadecimal digits.
     pub hash: String,
-    /// Its length in bytes.
+    /// Length of the module in bytes.
     pub bytes: usize,
 }
 
@@ -44,15 +44,13 @@ impl ModuleId {
     }
 
     /// Puts the module together from its parts. `None` if one is missing or damaged.
-    pub fn assemble(&self, mut part: impl FnMut(usize) -> Option<Bytes>) -> Option<Vec<u8>> {
-        let mut module = Vec::with_capacity(self.bytes);
-        for number in 0..self.parts() {
-            let bytes = part(number)?;
-            if module.len() + bytes.len() > self.bytes {
-                return None;
-            }
-            module.extend_from_slice(&bytes);
+    pub fn assemble(&self, part: impl FnMut(usize) -> Option<Bytes>) -> Option<Vec<u8>> {
+        // Nothing is copied before all parts are there, because this is tried whenever one more has come.
+        let parts: Vec<Bytes> = (0..self.parts()).map(part).collect::<Option<_>>()?;
+        if parts.iter().map(Bytes::len).sum::<usize>() != self.bytes {
+            return None;
         }
+        let module = parts.concat();
         (ModuleId::of(&module) == *self).then_some(module)
     }
 }

@@ -1,6 +1,6 @@
 //! The check of what rules make: it must be records that a client could have published.
 
-use super::bounds::REASON_BYTES_MAX;
+use super::bounds::TOLD_REASON_BYTES_MAX;
 use super::rule::RuleFailure;
 #[cfg(any(test, feature = "wasm"))]
 use crate::ingest::RevisedDraft;
@@ -44,7 +44,7 @@ pub fn checked_data(payload: Payload) -> Result<Payload, RuleFailure> {
 
 /// A reason as publishers and operators are told it: without control characters, and not too long.
 pub fn shortened_reason(reason: &str) -> String {
-    let cut = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at));
+    let cut = (0..=TOLD_REASON_BYTES_MAX.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at));
     let kept = reason.get(..cut.unwrap_or(0)).unwrap_or_default();
     let plain = kept.chars().map(|one| if one.is_control() { ' ' } else { one });
     let end = if kept.len() < reason.len() { "…" } else { "" };
@@ -84,6 +84,6 @@ mod tests {
     fn reasons_are_short_and_plain() {
         assert_eq!(shortened_reason("a\nb"), "a b");
         let long = shortened_reason(&"ü".repeat(1_000));
-        assert!(long.len() <= REASON_BYTES_MAX + 3 && long.ends_with("ü…"), "{long}");
+        assert!(long.len() <= TOLD_REASON_BYTES_MAX + 3 && long.ends_with("ü…"), "{long}");
     }
 }

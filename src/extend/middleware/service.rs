@@ -20,9 +20,6 @@ use crate::protocol::extension::{ExtensionKind, ExtensionName, MiddlewareBody};
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Pattern;
 
-/// Kind of all that is asked for here.
-const KIND: ExtensionKind = ExtensionKind::Middleware;
-
 /// What an admin may ask about one middleware.
 pub struct MiddlewareAsked<'a> {
     host: &'a dyn ExtendHost,
@@ -98,7 +95,7 @@ impl<'a> MiddlewareAsked<'a> {
 
     /// The definition as this node holds it.
     fn held(&self) -> Option<MiddlewareDefinition> {
-        let record = self.host.get(&KIND.record_name(self.name))?;
+        let record = self.host.get(&ExtensionKind::Middleware.record_name(self.name))?;
         if !record.is_visible(self.host.now().wall_us) {
             return None;
         }
@@ -107,7 +104,8 @@ impl<'a> MiddlewareAsked<'a> {
 
     /// Number of all middlewares.
     fn count(&self) -> usize {
-        Pattern::parse(KIND.pattern()).map_or(0, |pattern| self.host.list(&pattern).len())
+        Pattern::parse(ExtensionKind::Middleware.pattern())
+            .map_or(0, |pattern| self.host.list(&pattern).len())
     }
 
     fn unknown(&self) -> Refusal {

@@ -19,7 +19,7 @@ const TRIED_MAX: usize = 10_000;
 /// Time after which a trial is ended, in microseconds.
 const TRIAL_US_MAX: u64 = 5_000_000;
 
-/// One trial.
+/// A middleware that is tried with records of which nothing is published.
 pub struct MiddlewareTrial<'a> {
     /// The node whose records the rule may look up.
     pub host: &'a dyn ExtendHost,
@@ -27,7 +27,7 @@ pub struct MiddlewareTrial<'a> {
     pub reader: Arc<dyn RecordReader>,
     /// The version that is tried.
     pub version: &'a MiddlewareVersion,
-    /// What decides.
+    /// The compiled rule of that version.
     pub rule: Arc<dyn MiddlewareRule>,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct RevisedDraft {
     pub(crate) source: Box<str>,
     /// Timestamp in microseconds since the Unix epoch; `None` if the node is to give one.
     pub(crate) ts: Option<u64>,
-    /// The data.
+    /// The data that takes the place of the client's.
     pub(crate) payload: Payload,
     /// Time to live in milliseconds; 0 means for ever.
     pub(crate) ttl_ms: u64,

@@ -80,7 +80,7 @@ impl WasmGuests {
     }
 }
 
-/// One instance.
+/// An instance of a module with its memory, which is called for one record at a time.
 pub struct WasmGuest {
     store: Store<GuestState>,
     instance: Middleware,

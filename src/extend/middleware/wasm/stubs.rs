@@ -15,24 +15,40 @@ const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
 /// Adds to `linker` what `component` imports.
 pub fn add(linker: &mut Linker<GuestState>, component: &Component) -> wasmtime::Result<()> {
-    let mut insecure = linker.instance("wasi:random/insecure-seed@0.2.0")?;
-    insecure.func_wrap("insecure-seed", |_, ()| Ok((SEED,)))?;
-    for name in ["wasi:random/random@0.2.0", "wasi:random/insecure@0.2.0"] {
-        let mut random = linker.instance(name)?;
-        let is_secure = name.starts_with("wasi:random/random");
-        let (bytes, number) = match is_secure {
-            true => ("get-random-bytes", "get-random-u64"),
-            false => ("get-insecure-random-bytes", "get-insecure-random-u64"),
-        };
-        random.func_wrap(bytes, |_, (count,): (u64,)| {
-            let count = count.min(RANDOM_BYTES_MAX) as usize;
-            Ok((SEED.0.to_le_bytes().into_iter().cycle().take(count).collect::<Vec<u8>>(),))
-        })?;
-        random.func_wrap(number, |_, ()| Ok((SEED.0,)))?;
+    let engine = linker.engine().clone();
+    let component_type = component.component_type();
+    for (name, _) in component_type.imports(&engine) {
+        // The version behind the name is that of the guest's library. All of them mean the same by these functions.
+        match name.split_once('@').map_or(name, |(name, _)| name) {
+            "wasi:random/insecure-seed" => {
+                linker.instance(name)?.func_wrap("insecure-seed", |_, ()| Ok((SEED,)))?;
+            }
+            "wasi:random/random" => add_random(linker, name, ["get-random-bytes", "get-random-u64"])?,
+            "wasi:random/insecure" => {
+                add_random(linker, name, ["get-insecure-random-bytes", "get-insecure-random-u64"])?;
+            }
+            "wasi:cli/environment" => add_environment(linker, name)?,
+            _ => {}
+        }
     }
-    let mut environment = linker.instance("wasi:cli/environment@0.2.0")?;
-    environment.func_wrap("get-environment", |_, ()| Ok((Vec::<(String, String)>::new(),)))?;
-    environment.func_wrap("get-arguments", |_, ()| Ok((Vec::<String>::new(),)))?;
-    environment.func_wrap("initial-cwd", |_, ()| Ok((None::<String>,)))?;
     linker.define_unknown_imports_as_traps(component)
+}
+
+/// Adds functions by which a guest asks for random bytes and for a random number. It always gets the same.
+fn add_random(linker: &mut Linker<GuestState>, name: &str, functions: [&str; 2]) -> wasmtime::Result<()> {
+    let [bytes, number] = functions;
+    let mut instance = linker.instance(name)?;
+    instance.func_wrap(bytes, |_, (count,): (u64,)| {
+        let count = usize::try_from(count.min(RANDOM_BYTES_MAX)).unwrap_or_default();
+        Ok((SEED.0.to_le_bytes().into_iter().cycle().take(count).collect::<Vec<u8>>(),))
+    })?;
+    instance.func_wrap(number, |_, ()| Ok((SEED.0,)))
+}
+
+/// Adds an environment in which nothing is set.
+fn add_environment(linker: &mut Linker<GuestState>, name: &str) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(name)?;
+    instance.func_wrap("get-environment", |_, ()| Ok((Vec::<(String, String)>::new(),)))?;
+    instance.func_wrap("get-arguments", |_, ()| Ok((Vec::<String>::new(),)))?;
+    instance.func_wrap("initial-cwd", |_, ()| Ok((None::<String>,)))
 }

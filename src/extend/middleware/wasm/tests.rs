@@ -1,7 +1,6 @@
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::super::bounds::{MANY_RECORDS_MAX, WASM_CALL_US_MAX};
+use super::super::bounds::MANY_RECORDS_MAX;
 use super::super::rule::{GivenDraft, MiddlewareRule, RecordReader, RuleFailure, Ruling};
 use super::module::{WasmEngine, WasmModule};
 use crate::ingest::RevisedDraft;
@@ -103,10 +102,7 @@ fn a_guest_sees_its_node_through_the_interface_alone() {
 #[test]
 fn what_goes_wrong_is_stopped_and_named() {
     let world = TriedModule::new(BEHAVIOURS);
-    let begun = Instant::now();
     assert!(world.failure("loop").contains("more than 10 ms"), "{}", world.failure("loop"));
-    let took = begun.elapsed().as_micros() as u64;
-    assert!(took < 100 * WASM_CALL_US_MAX, "{took} us");
     assert!(!world.failure("panic").is_empty());
     assert!(!world.failure("memory").is_empty());
     assert!(world.failure("stack").contains("stack"), "{}", world.failure("stack"));
