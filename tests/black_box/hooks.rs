@@ -168,7 +168,7 @@ fn what_cannot_be_used_is_refused_by_name() {
         ("url", json!("ftp://x/")),
         ("secret", json!("whsec_plain")),
         ("batch_records", json!(0)),
-        ("batch_bytes", json!(1 << 40)),
+        ("batch_bytes", json!(1_u64 << 40)),
         ("timeout", json!("1y")),
         ("colour", json!("red")),
     ] {
