@@ -35,7 +35,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::server::ServerError;
@@ -183,9 +183,23 @@ impl Command {
     }
 }
 
+/// The whole command line. The options by which a command reaches nodes are also taken behind its own subcommands. `anode
+/// hook put` is left out, whose `--url` is that of the receiver.
+fn command_line() -> clap::Command {
+    let with_options_anywhere = |command: clap::Command, name: &str| {
+        command.mut_subcommand(name, |one| one.mut_args(|argument| argument.global(true)))
+    };
+    ["pull", "middleware", "archive"].into_iter().fold(Arguments::command(), with_options_anywhere)
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let matches = command_line().try_get_matches_from(arguments)?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command_line()))
+}
+
 /// Runs the command line and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments = match parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version end here too, with exit code 0. If stdout is closed, nobody is left to report
@@ -212,7 +226,7 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("{option}: not before {name}, which has no use for it there")));
     }
     let given = &Given { urls, is_json };
-    let strange = environment::strange(&Arguments::command(), std::env::vars_os());
+    let strange = environment::strange(&command_line(), std::env::vars_os());
     // A node names them in its log, whatever form that has.
     if !matches!(command, Command::Serve(_) | Command::Doctor(_)) {
         strange.iter().for_each(|variable| format::note(&format!("warning: {variable}")));
@@ -239,8 +253,8 @@ fn run_command(arguments: Arguments) -> Result<(), CliError> {
         Command::Keys(arguments) => keys::run(&arguments, given),
         Command::Token(arguments) => token::run(&arguments, given),
         Command::Sim(arguments) => sim::run(&arguments),
-        Command::Completions(arguments) => completions::run_completions(&arguments, Arguments::command()),
-        Command::Man(arguments) => completions::run_man(&arguments, Arguments::command()),
+        Command::Completions(arguments) => completions::run_completions(&arguments, command_line()),
+        Command::Man(arguments) => completions::run_man(&arguments, command_line()),
     }
 }
 
@@ -263,12 +277,12 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split(' '))
+        parse(line.split(' ').map(OsString::from))
     }
 
     #[test]
     fn arguments_are_consistent() {
-        Arguments::command().debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

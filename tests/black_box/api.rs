@@ -219,7 +219,12 @@ fn every_example_of_the_openapi_document_is_executed() {
         let Some(content) = described.operation["requestBody"]["content"].as_object() else {
             let answer = Http::request(&node.http, &method, &target, &[], b"");
             described.check(&answer);
-            let expected = if described.path.starts_with("/v1/admin/forget") { 404 } else { 200 };
+            let expected = match described.path {
+                path if path.starts_with("/v1/admin/forget") => 404,
+                // The node has no credentials for the store of the example.
+                "/v1/archive/{name}/verify" | "/v1/archive/{name}/restore" => 400,
+                _ => 200,
+            };
             assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
             // What was deleted is there again for the next request.
             node.put("sensors/7/temp", json!(21.5));
@@ -329,7 +334,9 @@ fn every_status_is_described() {
         if is_socket {
             assert_eq!(ask(&method, &target, &[], ""), 426, "{target}");
         }
-        if described.operation["requestBody"].is_object() && described.path != "/v1/import" {
+        // A middleware may be a module of many megabytes.
+        let is_large_taken = described.path == "/v1/import" || described.path.starts_with("/v1/middleware");
+        if described.operation["requestBody"].is_object() && !is_large_taken {
             let expected = ask(&method, &target, &[("Content-Type", "application/json")], &large);
             assert_eq!(expected, 413, "{method} {target}");
         }

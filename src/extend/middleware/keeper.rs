@@ -275,7 +275,7 @@ impl MiddlewareKeeper {
             let Some(reason) = link.health.take_reason() else { continue };
             self.is_changed = true;
             let version = known.definition.as_ref().map_or(0, |definition| definition.current.version);
-            tracing::error!(%name, reason, "a middleware has failed too often in a row and is switched off everywhere");
+            tracing::warn!(%name, reason, "a middleware has failed too often in a row and is switched off everywhere");
             let state = json!({
                 "off": true,
                 "reason": reason,
