@@ -39,6 +39,8 @@ struct Running {
     definition: Rc<Definition>,
     state: StateWriter,
     task: JoinHandle<()>,
+    /// The task was found to have ended, by itself or by a panic.
+    has_ended: bool,
     /// Monotonic time at which it was found to have ended by a panic, in microseconds.
     failed_us: Option<u64>,
 }
@@ -198,7 +200,7 @@ impl Supervisor {
         let task = spawn_local(runner.run(definition.clone(), context));
         let (kind, name) = (definition.kind.as_str(), &definition.name);
         tracing::info!(kind, %name, "this member runs a definition");
-        Some(Running { definition, state, task, failed_us: None })
+        Some(Running { definition, state, task, has_ended: false, failed_us: None })
     }
 
     /// Returns whether a definition has failed for long enough to be run again.
@@ -206,11 +208,15 @@ impl Supervisor {
         let now_us = self.host.now().mono_us;
         let mut has_failed = false;
         for ((kind, name), one) in &mut self.running {
-            // A task that ended by itself is done; only a panic leaves its state as it was.
-            if one.task.is_finished() && one.failed_us.is_none() && has_panicked(&mut one.task) {
-                tracing::error!(kind = kind.as_str(), %name, "a definition failed by a defect; it is run again");
-                one.state.set_error(Some("the program failed; see the log of the runner"));
-                one.failed_us = Some(now_us);
+            // A task that ended by itself is done; only a panic leaves its state as it was. The outcome of a task can be
+            // asked for once.
+            if !one.has_ended && one.task.is_finished() {
+                one.has_ended = true;
+                if has_panicked(&mut one.task) {
+                    tracing::error!(kind = kind.as_str(), %name, "a definition failed by a defect; it is run again");
+                    one.state.set_error(Some("the program failed; see the log of the runner"));
+                    one.failed_us = Some(now_us);
+                }
             }
             has_failed |= one.failed_us.is_some_and(|failed_us| now_us >= failed_us + AGAIN_US);
         }

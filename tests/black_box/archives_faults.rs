@@ -77,7 +77,10 @@ fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none() {
         // What a new cluster is given is what was published last.
         let fresh = Node::start(config("b").in_memory());
         put_archive(&fresh, "n", &definition(&bucket, "every = \"1h\""));
-        wait_listed(&fresh, "n", 1);
+        eventually("the new cluster knows the newest", LONG, || {
+            let newest = |node| listed(node, "n").first().map(|one| one["id"].clone());
+            (newest(&fresh) == newest(&node)).then_some(())
+        });
         archive_json(&fresh, &["restore", "n"]);
         assert_eq!(table(&fresh, "s/**"), table(&node, "s/**"));
         assert_eq!(table(&fresh, "s/**").get("s/0"), Some(&json!({"step": step})));

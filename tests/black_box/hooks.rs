@@ -148,9 +148,8 @@ fn batches_keep_their_bounds_and_wait_for_others() {
     }
     // What comes within the time for which records wait is sent together.
     let before = receiver.requests().len();
-    for n in 0..3 {
-        node.put(&format!("s/{n}"), json!(n));
-    }
+    let frame: Vec<Value> = (0..3).map(|n| json!({"source": format!("s/{n}"), "data": n})).collect();
+    node.post(Value::from(frame));
     eventually("three more", LONG, || (records(&receiver.requests()).len() >= 33).then_some(()));
     assert_eq!(receiver.requests().len(), before + 1);
     // A record that is larger than a batch goes alone.

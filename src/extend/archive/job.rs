@@ -87,9 +87,11 @@ pub fn begin_job(
     let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
     let told_us = host.now().mono_us;
     let mut progress = JobProgress { host: host.clone(), lines, told_us };
+    let name = name.clone();
     tokio::spawn(async move {
+        let records = ArchiveRecords::of(&*host, name.as_str());
         let done = match work {
-            Work::Verify(ids) => verify(&store, &chain, &ids, &mut progress).await,
+            Work::Verify(ids) => verify(&store, &records, &ids, &mut progress).await,
             Work::Restore(asked) => restore(&host, &store, &chain, &asked, &mut progress).await,
         };
         let line = match done {

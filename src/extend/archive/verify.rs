@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::chain::ArchiveChain;
-use super::error::ArchiveError;
+use super::error::{ArchiveError, PlaceError};
 use super::job::JobProgress;
 use super::lineage::read_lineage;
 use super::manifest::FrameOf;
+use super::records::ArchiveRecords;
 use super::store::ArchiveStore;
 
 /// What was read so far.
@@ -30,30 +30,50 @@ impl VerifiedCounts {
 /// Reads archives and everything that they need, each once. An error names the first thing that is not as it was written.
 pub async fn verify(
     store: &ArchiveStore,
-    chain: &ArchiveChain,
+    records: &ArchiveRecords<'_>,
     ids: &[String],
     progress: &mut JobProgress,
 ) -> Result<Value, ArchiveError> {
+    let chain = records.list();
     let mut counts = VerifiedCounts::default();
     let mut done: Vec<String> = Vec::new();
     for id in ids {
         let expected = chain.get(id).map(|entry| entry.sha256.as_str());
-        for archive in read_lineage(store, id, expected).await? {
-            if done.contains(&archive.id) {
-                continue;
-            }
-            for entry in &archive.manifest.frames {
-                verify_frame(store, &archive.id, entry).await?;
-                counts.frames += 1;
-                counts.records += entry.records;
-                counts.bytes += entry.stored_bytes;
-                progress.tell(|| counts.to_json()).await?;
-            }
-            counts.archives += 1;
-            done.push(archive.id);
+        let verified = verify_one(store, id, expected, (&mut done, &mut counts), progress).await;
+        // An archive may be removed meanwhile, because newer ones are kept.
+        let is_gone = matches!(verified, Err(ArchiveError::Store(PlaceError::NotFound(_))))
+            && expected.is_some()
+            && records.list().get(id).is_none();
+        if !is_gone {
+            verified?;
         }
     }
     Ok(counts.to_json())
+}
+
+/// Reads an archive and those that it goes on from, unless they are among those that are done.
+async fn verify_one(
+    store: &ArchiveStore,
+    id: &str,
+    expected: Option<&str>,
+    (done, counts): (&mut Vec<String>, &mut VerifiedCounts),
+    progress: &mut JobProgress,
+) -> Result<(), ArchiveError> {
+    for archive in read_lineage(store, id, expected).await? {
+        if done.contains(&archive.id) {
+            continue;
+        }
+        for entry in &archive.manifest.frames {
+            verify_frame(store, &archive.id, entry).await?;
+            counts.frames += 1;
+            counts.records += entry.records;
+            counts.bytes += entry.stored_bytes;
+            progress.tell(|| counts.to_json()).await?;
+        }
+        counts.archives += 1;
+        done.push(archive.id);
+    }
+    Ok(())
 }
 
 async fn verify_frame(store: &ArchiveStore, id: &str, entry: &FrameOf) -> Result<(), ArchiveError> {

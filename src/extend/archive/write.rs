@@ -46,7 +46,8 @@ impl ArchiveWork<'_> {
             self.records().remove(id)?;
             chain.remove(id);
         }
-        for id in &survey.whole {
+        // The newest are told of first, as far as names say which these are.
+        for id in survey.whole.iter().rev() {
             if chain.get(id).is_none() {
                 match self.store.manifest(id).await {
                     Ok((manifest, sha256)) => {
