@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn filters_of_a_worker_are_bounded() {
         let mut table = FilterTable::default();
-        let mut enter = |table: &mut FilterTable, text: &str| {
+        let enter = |table: &mut FilterTable, text: &str| {
             let expression = Expression::compile(text, crate::expression::Dialect::Filter).expect(text);
             table.enter(&Arc::new(expression))
         };
