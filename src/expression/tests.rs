@@ -445,6 +445,7 @@ proptest! {
 /// Prints what an evaluation costs; run by hand with `--release`.
 #[test]
 #[ignore = "a measurement, not a check"]
+#[allow(clippy::disallowed_methods)]
 fn measure() {
     for text in ["data.temp > 20.0", "data.temp > 20.0 && data.room == 'kitchen'", "data.list.all(x, x > 0)"]
     {

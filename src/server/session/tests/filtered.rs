@@ -268,6 +268,7 @@ fn follow(world: &mut World, clients: &mut [(usize, BTreeMap<String, Value>)]) {
 /// one record in ten; run by hand.
 #[test]
 #[ignore = "a measurement, not a check"]
+#[allow(clippy::disallowed_methods)]
 fn measure_ten_thousand_subscribers() {
     for url in ["/subscribe?source=a/*".to_owned(), url("a/*", "data.n % 10 == 0", "")] {
         let mut world = World::new();
