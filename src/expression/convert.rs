@@ -2,10 +2,9 @@
 
 use super::budget::WorkBudget;
 use super::error::{Failure, Stop};
-use super::evaluate::Value;
-use super::functions::Function;
+use super::function::Function;
 use super::time;
-use super::value::{CelBytes, CelText, CelValue};
+use super::value::{CelBytes, CelText, CelValue, Value};
 
 /// Converts a value to the kind that a function makes.
 pub(super) fn convert<'v>(function: Function, value: CelValue<'v>, budget: &mut WorkBudget) -> Value<'v> {

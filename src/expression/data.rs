@@ -3,7 +3,6 @@
 use std::cell::{Cell, OnceCell};
 
 use super::error::{Failure, Stop};
-use super::functions::owned;
 use super::json;
 use super::value::{CelBytes, CelValue};
 
@@ -28,7 +27,7 @@ pub struct ConvertedData(Option<CelValue<'static>>);
 impl ConvertedData {
     /// Converts JSON text.
     pub fn of(text: &str) -> ConvertedData {
-        ConvertedData(json::read(text).map(|value| owned(&value)))
+        ConvertedData(json::read(text).map(|value| value.owned()))
     }
 }
 

@@ -51,6 +51,9 @@ impl fmt::Display for EvaluationError {
 
 impl std::error::Error for EvaluationError {}
 
+/// A text that stands in the program.
+pub(super) type Words = &'static str;
+
 /// The reason why an evaluation ended early.
 #[derive(Debug)]
 pub(super) enum Stop<'v> {

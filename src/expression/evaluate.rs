@@ -1,6 +1,5 @@
 //! From the tree of an expression to a value.
 
-use super::Evaluated;
 use super::arithmetic::{compute, negate};
 use super::budget::WorkBudget;
 use super::compare::{equal, have_order, order};
@@ -9,18 +8,30 @@ use super::error::{EvaluationError, Failure, Stop};
 use super::functions;
 use super::json;
 use super::node::{BinaryOperator, Constant, ExpressionNode, Logic, LoopKind, LoopNode};
-use super::value::{CelBytes, CelMap, CelText, CelValue};
+use super::value::{CelBytes, CelMap, CelText, CelValue, Value};
 
-/// One evaluation.
+/// The result of an expression that says what becomes of data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Evaluated {
+    /// The data as it is, to the last byte.
+    Unchanged,
+    /// Another value, as JSON text.
+    Json(String),
+    /// A sequence of bytes.
+    Bytes(Vec<u8>),
+    /// The expression called `drop()`.
+    Drop,
+    /// The expression called `reject("why")`.
+    Reject(String),
+}
+
+/// One evaluation of an expression over the variables of one record.
 pub(super) struct Evaluator<'v, 'd> {
     variables: &'v Variables<'v, 'd>,
-    pub(super) budget: WorkBudget,
+    budget: WorkBudget,
     /// The values that the macros around the present place name.
     locals: Vec<CelValue<'v>>,
 }
-
-/// The result of a part of an expression.
-pub(super) type Value<'v> = Result<CelValue<'v>, Stop<'v>>;
 
 impl<'v, 'd: 'v> Evaluator<'v, 'd> {
     pub(super) fn new(
@@ -93,7 +104,10 @@ impl<'v, 'd: 'v> Evaluator<'v, 'd> {
                 self.evaluate(chosen)
             }
             ExpressionNode::Binary(operator, parts) => self.binary(*operator, parts),
-            ExpressionNode::Call(function, arguments) => functions::call(self, *function, arguments),
+            ExpressionNode::Call(function, arguments) => {
+                let values: Result<Vec<_>, _> = arguments.iter().map(|node| self.evaluate(node)).collect();
+                functions::call(*function, values?, self.variables, &mut self.budget)
+            }
             ExpressionNode::Matches(text, regex) => match self.evaluate(text)? {
                 CelValue::Text(text) => Ok(CelValue::Bool(regex.is_match(text.as_str(), &mut self.budget)?)),
                 other => Err(Failure::NoOverload("matches", other.kind().word()).into()),
@@ -106,10 +120,6 @@ impl<'v, 'd: 'v> Evaluator<'v, 'd> {
             ExpressionNode::Loop(node) => self.loop_over(node),
             ExpressionNode::Drop => Err(Stop::Drop),
         }
-    }
-
-    pub(super) fn variables(&self) -> &'v Variables<'v, 'd> {
-        self.variables
     }
 
     fn variable(&self, variable: Variable) -> Value<'v> {
@@ -183,7 +193,7 @@ impl<'v, 'd: 'v> Evaluator<'v, 'd> {
     }
 
     /// Evaluates a condition.
-    pub(super) fn condition(&mut self, node: &'v ExpressionNode) -> Result<bool, Stop<'v>> {
+    fn condition(&mut self, node: &'v ExpressionNode) -> Result<bool, Stop<'v>> {
         match self.evaluate(node)? {
             CelValue::Bool(value) => Ok(value),
             other => Err(Failure::NotBool(other.kind().word()).into()),

@@ -4,106 +4,42 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::arithmetic::double;
+use super::budget::WorkBudget;
 use super::compare::{have_order, order};
 use super::convert;
+use super::dialect::Variables;
 use super::error::{Failure, Stop};
-use super::evaluate::{Evaluator, Value};
+use super::function::Function;
 use super::json;
-use super::node::ExpressionNode;
 use super::strings;
 use super::time;
-use super::value::{CelBytes, CelText, CelValue};
-
-/// A function of CEL, or of its usual extensions for texts, numbers and base64, or of aNode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
-    Size,
-    Int,
-    UInt,
-    Double,
-    String,
-    Bool,
-    Bytes,
-    Type,
-    Dyn,
-    Timestamp,
-    Duration,
-    Micros,
-    FromMicros,
-    Contains,
-    StartsWith,
-    EndsWith,
-    LowerAscii,
-    UpperAscii,
-    Trim,
-    Split,
-    Join,
-    Replace,
-    Substring,
-    IndexOf,
-    LastIndexOf,
-    CharAt,
-    Year,
-    Month,
-    Date,
-    DayOfMonth,
-    DayOfWeek,
-    DayOfYear,
-    Hours,
-    Minutes,
-    Seconds,
-    Milliseconds,
-    Abs,
-    Ceil,
-    Floor,
-    Round,
-    Trunc,
-    SignOf,
-    Sqrt,
-    IsNan,
-    IsInf,
-    Least,
-    Greatest,
-    Encode,
-    Decode,
-    Latest,
-    Reject,
-}
-
-impl Function {
-    /// Returns whether the work of the function may grow much with its arguments.
-    pub(super) fn is_intricate(self) -> bool {
-        matches!(
-            self,
-            Function::Split | Function::Join | Function::Replace | Function::Encode | Function::Decode
-        )
-    }
-}
+use super::value::{CelBytes, CelValue, Value};
 
 /// Calls a function. The number of arguments was checked when the expression was read.
 pub(super) fn call<'v>(
-    evaluator: &mut Evaluator<'v, '_>,
     function: Function,
-    arguments: &'v [ExpressionNode],
+    mut values: Vec<CelValue<'v>>,
+    variables: &'v Variables<'v, '_>,
+    budget: &mut WorkBudget,
 ) -> Value<'v> {
-    match arguments {
-        [only] => {
-            let value = evaluator.evaluate(only)?;
-            of_one(evaluator, function, value)
-        }
-        many => {
-            let values: Result<Vec<_>, _> = many.iter().map(|node| evaluator.evaluate(node)).collect();
-            let values = values?;
+    match (values.pop(), values.is_empty()) {
+        (Some(only), true) => of_one(function, only, variables, budget),
+        (last, _) => {
+            values.extend(last);
             match function {
-                Function::Least | Function::Greatest => extreme(evaluator, function, values),
-                _ => strings::call(function, &values, &mut evaluator.budget),
+                Function::Least | Function::Greatest => extreme(function, values, budget),
+                _ => strings::call(function, &values, budget),
             }
         }
     }
 }
 
-fn of_one<'v>(evaluator: &mut Evaluator<'v, '_>, function: Function, value: CelValue<'v>) -> Value<'v> {
-    let budget = &mut evaluator.budget;
+fn of_one<'v>(
+    function: Function,
+    value: CelValue<'v>,
+    variables: &'v Variables<'v, '_>,
+    budget: &mut WorkBudget,
+) -> Value<'v> {
     match function {
         Function::Size => size(&value, budget),
         Function::Type => Ok(CelValue::Type(value.kind())),
@@ -133,7 +69,7 @@ fn of_one<'v>(evaluator: &mut Evaluator<'v, '_>, function: Function, value: CelV
                 CelValue::List(values) => values.to_vec(),
                 _ => vec![value],
             };
-            extreme(evaluator, function, values)
+            extreme(function, values, budget)
         }
         Function::Encode => match &value {
             CelValue::Bytes(bytes) => {
@@ -151,7 +87,7 @@ fn of_one<'v>(evaluator: &mut Evaluator<'v, '_>, function: Function, value: CelV
             }
             other => Err(Failure::NoOverload("base64.decode", other.kind().word()).into()),
         },
-        Function::Latest => latest(evaluator, &value),
+        Function::Latest => latest(&value, variables, budget),
         Function::Reject => match &value {
             CelValue::Text(reason) => Err(Stop::Reject(reason.as_str().to_owned())),
             other => Err(Failure::NoOverload("reject", other.kind().word()).into()),
@@ -164,7 +100,7 @@ fn of_one<'v>(evaluator: &mut Evaluator<'v, '_>, function: Function, value: CelV
 }
 
 /// Returns how many characters, bytes, items or entries a value has.
-fn size<'v>(value: &CelValue<'v>, budget: &mut super::budget::WorkBudget) -> Value<'v> {
+fn size<'v>(value: &CelValue<'v>, budget: &mut WorkBudget) -> Value<'v> {
     let count = match value {
         CelValue::Text(text) => {
             budget.charge_bytes(text.as_str().len())?;
@@ -212,11 +148,7 @@ fn number<'v>(function: Function, value: &CelValue<'v>) -> Result<CelValue<'v>, 
 }
 
 /// Returns the least or the greatest of these numbers.
-fn extreme<'v>(
-    evaluator: &mut Evaluator<'v, '_>,
-    function: Function,
-    values: Vec<CelValue<'v>>,
-) -> Value<'v> {
+fn extreme<'v>(function: Function, values: Vec<CelValue<'v>>, budget: &mut WorkBudget) -> Value<'v> {
     let name = if function == Function::Least { "math.least" } else { "math.greatest" };
     let mut values = values.into_iter();
     let mut best = values.next().ok_or(Failure::NoOverload(name, "an empty list"))?;
@@ -227,10 +159,10 @@ fn extreme<'v>(
         if double(&value).is_none() || !have_order(&value, &best) {
             return Err(Failure::NoOverload(name, value.kind().word()).into());
         }
-        let found = order(&value, &best, &mut evaluator.budget)?;
+        let found = order(&value, &best, budget)?;
         let is_better = found
             .is_some_and(|found| if function == Function::Least { found.is_lt() } else { found.is_gt() });
-        evaluator.budget.charge(1)?;
+        budget.charge(1)?;
         if is_better {
             best = value;
         }
@@ -242,37 +174,16 @@ fn extreme<'v>(
 const LATEST_UNITS: usize = 100;
 
 /// Looks up the data of another source; null if there is none.
-fn latest<'v>(evaluator: &mut Evaluator<'v, '_>, name: &CelValue<'v>) -> Value<'v> {
+fn latest<'v>(name: &CelValue<'v>, variables: &'v Variables<'v, '_>, budget: &mut WorkBudget) -> Value<'v> {
     let CelValue::Text(name) = name else {
         return Err(Failure::NoOverload("latest", name.kind().word()).into());
     };
-    evaluator.budget.charge(LATEST_UNITS)?;
-    let found = evaluator.variables().records.and_then(|records| records.latest(name.as_str()));
+    budget.charge(LATEST_UNITS)?;
+    let found = variables.records.and_then(|records| records.latest(name.as_str()));
     let Some(text) = found else { return Ok(CelValue::Null) };
-    evaluator.budget.charge_bytes(text.len())?;
+    budget.charge_bytes(text.len())?;
     // The text ends with this call, so what is found is copied.
     let value = json::read(&text).ok_or(Failure::BadData)?;
-    evaluator.budget.charge_bytes(text.len())?;
-    Ok(owned(&value))
-}
-
-/// Copies a value with all that it borrows. The nesting is that of JSON, which is bounded.
-pub(super) fn owned<'v>(value: &CelValue<'_>) -> CelValue<'v> {
-    match value {
-        CelValue::Null => CelValue::Null,
-        CelValue::Bool(value) => CelValue::Bool(*value),
-        CelValue::Int(value) => CelValue::Int(*value),
-        CelValue::UInt(value) => CelValue::UInt(*value),
-        CelValue::Double(value) => CelValue::Double(*value),
-        CelValue::Text(text) => CelValue::Text(CelText::Made(text.as_str().into())),
-        CelValue::Bytes(bytes) => CelValue::Bytes(CelBytes::Made(bytes.as_slice().into())),
-        CelValue::List(values) => CelValue::list(values.iter().map(owned).collect()),
-        CelValue::Map(map) => {
-            let entries = map.entries().iter().map(|(key, value)| (owned(key), owned(value))).collect();
-            CelValue::Map(super::value::CelMap::of_json(entries).into())
-        }
-        CelValue::Timestamp(us) => CelValue::Timestamp(*us),
-        CelValue::Duration(us) => CelValue::Duration(*us),
-        CelValue::Type(kind) => CelValue::Type(*kind),
-    }
+    budget.charge_bytes(text.len())?;
+    Ok(value.owned())
 }

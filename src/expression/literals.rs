@@ -1,9 +1,10 @@
 //! Numbers and texts as they stand in an expression.
 
+use super::error::Words;
 use super::node::Constant;
 
 /// Reads a number. `is_negative` says that a minus stands before it.
-pub(super) fn number(text: &str, is_negative: bool) -> Result<Constant, &'static str> {
+pub(super) fn number(text: &str, is_negative: bool) -> Result<Constant, Words> {
     let sign = if is_negative { "-" } else { "" };
     let (digits, is_unsigned) = match text.strip_suffix(['u', 'U']) {
         Some(digits) => (digits, true),
@@ -30,7 +31,7 @@ pub(super) fn number(text: &str, is_negative: bool) -> Result<Constant, &'static
 }
 
 /// Reads a text in quotes. An error has the offset in `text` at which it is.
-pub(super) fn quoted(text: &str) -> Result<Constant, (usize, &'static str)> {
+pub(super) fn quoted(text: &str) -> Result<Constant, (usize, Words)> {
     let letters = text.find(['"', '\'']).unwrap_or(0);
     let is_raw = text[..letters].contains(['r', 'R']);
     let is_bytes = text[..letters].contains(['b', 'B']);

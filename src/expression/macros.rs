@@ -1,5 +1,6 @@
 //! The macros of CEL, which take the items of a list in turn: `all`, `exists`, `exists_one`, `map` and `filter`.
 
+use super::error::Words;
 use super::node::LoopKind;
 
 /// Returns what a name behind a point means, if it is that of a macro.
@@ -15,7 +16,7 @@ pub(super) fn loop_kind(name: &str) -> Option<LoopKind> {
 }
 
 /// Returns how many arguments a macro takes, in words, if `count` is not allowed.
-pub(super) fn wrong_count(kind: LoopKind, count: usize) -> Option<&'static str> {
+pub(super) fn wrong_count(kind: LoopKind, count: usize) -> Option<Words> {
     match kind {
         LoopKind::Map => (!(2..=3).contains(&count)).then_some("2 or 3"),
         _ => (count != 2).then_some("2"),

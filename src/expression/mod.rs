@@ -27,6 +27,7 @@ mod data;
 mod dialect;
 mod error;
 mod evaluate;
+mod function;
 mod functions;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -54,6 +55,7 @@ use self::value::CelValue;
 pub use self::data::{ConvertedData, ExpressionData};
 pub use self::dialect::{Dialect, Latestness, Variables};
 pub use self::error::{BadExpression, EvaluationError};
+pub use self::evaluate::Evaluated;
 
 /// Largest size of the text of an expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
@@ -69,21 +71,6 @@ pub struct Expression {
     /// Number of values that the macros of the expression name at one time.
     locals: usize,
     held_bytes: usize,
-}
-
-/// The result of an expression that says what becomes of data.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Evaluated {
-    /// The data as it is, to the last byte.
-    Unchanged,
-    /// Another value, as JSON text.
-    Json(String),
-    /// A sequence of bytes.
-    Bytes(Vec<u8>),
-    /// The expression called `drop()`.
-    Drop,
-    /// The expression called `reject("why")`.
-    Reject(String),
 }
 
 impl Expression {

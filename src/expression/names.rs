@@ -1,11 +1,11 @@
 //! Which function a name and its arguments mean.
 
-use super::functions::Function;
+use super::function::Function;
 
 /// A function as expressions name it.
 struct Named {
     name: &'static str,
-    /// Whether it stands behind its first argument and a point: `text.startsWith("a")`.
+    /// Whether the name stands behind its first argument and a point: `text.startsWith("a")`.
     is_member: bool,
     /// The least and the greatest number of arguments, with the one before the point.
     arguments: (usize, usize),

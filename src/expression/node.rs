@@ -1,7 +1,7 @@
 //! An expression as it is evaluated: a tree in which all names are resolved.
 
 use super::dialect::Variable;
-use super::functions::Function;
+use super::function::Function;
 use super::regexes::BoundedRegex;
 use super::value::Kind;
 

@@ -1,10 +1,9 @@
 //! The functions of texts. Places in a text are counted in characters.
 
 use super::budget::WorkBudget;
-use super::error::Failure;
-use super::evaluate::Value;
-use super::functions::Function;
-use super::value::CelValue;
+use super::error::{Failure, Words};
+use super::function::Function;
+use super::value::{CelValue, Value};
 
 /// Calls a function of texts.
 pub(super) fn call<'v>(function: Function, values: &[CelValue<'v>], budget: &mut WorkBudget) -> Value<'v> {
@@ -68,7 +67,7 @@ pub(super) fn call<'v>(function: Function, values: &[CelValue<'v>], budget: &mut
 }
 
 /// The name by which a message names a function.
-fn name(function: Function) -> &'static str {
+fn name(function: Function) -> Words {
     match function {
         Function::Contains => "contains",
         Function::StartsWith => "startsWith",

@@ -1,7 +1,7 @@
 //! Moments and spans of time. They are kept in microseconds, as everywhere in aNode; finer digits are cut off.
 
 use super::error::Failure;
-use super::functions::Function;
+use super::function::Function;
 use super::value::CelValue;
 
 const SECOND_US: i64 = 1_000_000;

@@ -24,6 +24,9 @@ pub(super) enum CelValue<'v> {
     Type(Kind),
 }
 
+/// The result of a part of an expression.
+pub(super) type Value<'v> = Result<CelValue<'v>, Stop<'v>>;
+
 /// A text, which is a part of the data or the expression, or was made.
 #[derive(Clone, Debug)]
 pub(super) enum CelText<'v> {
@@ -104,6 +107,27 @@ impl<'v> CelValue<'v> {
     /// A timestamp of a record, or another number that is not negative.
     pub(super) fn count(count: u64) -> CelValue<'v> {
         i64::try_from(count).map_or(CelValue::UInt(count), CelValue::Int)
+    }
+
+    /// Copies a value with all that it borrows. The nesting is that of JSON, which is bounded.
+    pub(super) fn owned<'w>(&self) -> CelValue<'w> {
+        match self {
+            CelValue::Null => CelValue::Null,
+            CelValue::Bool(value) => CelValue::Bool(*value),
+            CelValue::Int(value) => CelValue::Int(*value),
+            CelValue::UInt(value) => CelValue::UInt(*value),
+            CelValue::Double(value) => CelValue::Double(*value),
+            CelValue::Text(text) => CelValue::Text(CelText::Made(text.as_str().into())),
+            CelValue::Bytes(bytes) => CelValue::Bytes(CelBytes::Made(bytes.as_slice().into())),
+            CelValue::List(values) => CelValue::list(values.iter().map(CelValue::owned).collect()),
+            CelValue::Map(map) => {
+                let entries = map.entries().iter().map(|(key, value)| (key.owned(), value.owned()));
+                CelValue::Map(CelMap::of_json(entries.collect()).into())
+            }
+            CelValue::Timestamp(us) => CelValue::Timestamp(*us),
+            CelValue::Duration(us) => CelValue::Duration(*us),
+            CelValue::Type(kind) => CelValue::Type(*kind),
+        }
     }
 
     /// A list of these values.

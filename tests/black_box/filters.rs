@@ -10,6 +10,7 @@ use crate::harness::command::anode;
 use crate::harness::http::connect;
 use crate::harness::proto::client_message::Message as ToNode;
 use crate::harness::proto::record::Value as ProtoValue;
+use crate::harness::proto::server_message::Message as FromNode;
 use crate::harness::rights::{RightsFile, token_entry};
 use crate::harness::ws::{Handshake, refused, shake_with};
 use crate::harness::{Client, Cluster, Http, Node, NodeConfig, ProtoClient, proto};
@@ -201,10 +202,10 @@ fn what_changed_while_away_is_told_when_the_client_resumes() {
     let mut client = cluster[0].subscriber(&query("s/*", filter));
     let token = client.snapshot().resume;
     drop(client);
-    cluster[0].put("s/1", json!(1));
-    cluster[0].put("s/2", json!(50));
-    let ts = cluster[0].put("s/4", json!(40));
-    cluster[1].wait_ts("s/4", ts);
+    for (source, data) in [("s/1", 1), ("s/2", 50), ("s/4", 40)] {
+        let ts = cluster[0].put(source, json!(data));
+        cluster[1].wait_ts(source, ts);
+    }
     let mut client = cluster[1].subscriber(&format!("{}&resume={token}", query("s/*", filter)));
     assert_eq!(client.next()["result"]["recovered"], true);
     let mut told = BTreeMap::new();
@@ -278,8 +279,10 @@ fn over_protobuf() {
     let answer = client.answer();
     assert!(matches!(answer.answer, Some(proto::answer::Answer::Error(error)) if error.code == "bad_filter"));
     client.send(subscribe("data > 20"));
+    assert!(matches!(client.answer().answer, Some(proto::answer::Answer::Subscribed(_))));
     let record = client.record();
     assert_eq!((record.source.as_str(), record.value), ("s/1", Some(ProtoValue::Data("30".into()))));
+    assert!(matches!(client.next(), FromNode::Eos(_)));
     let ts = node.put("s/1", json!(1));
     let record = client.record();
     assert_eq!(record.value, Some(ProtoValue::Gone(true)));
