@@ -12,6 +12,7 @@ mod deliveries;
 mod exposition;
 mod kinds;
 mod operation;
+mod pull;
 
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
@@ -19,6 +20,7 @@ pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
 pub use self::operation::{
     AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
 };
+pub use self::pull::PullCounters;
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
@@ -167,6 +169,8 @@ pub struct Metrics {
     pub guards: Gauge,
     /// Figures of the process.
     pub process: ProcessGauges,
+    /// Figures of the pull sources that this node runs.
+    pub pull: PullCounters,
     /// Times of acknowledgements and commits.
     pub acks: AckTimes,
     /// What clients send and get, and how their connections end.
@@ -287,6 +291,7 @@ impl Metrics {
         self.hooks.write(&mut text);
         self.archives.write(&mut text);
         self.process.write(&mut text);
+        self.pull.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::archive::{ArchiveDefinition, ArchiveRunner};
 use super::definition::BadField;
 use super::hooks::{HookDefinition, HookRunner};
+use super::pull::{PullDefinition, PullRunner};
 use super::runner::Runner;
 use crate::protocol::extension::ExtensionKind;
 
@@ -15,7 +16,8 @@ pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
     match kind {
         ExtensionKind::Archive => ArchiveDefinition::read(body).map(|_| ()),
         ExtensionKind::Hook => HookDefinition::read(body).map(|_| ()),
-        ExtensionKind::Pull | ExtensionKind::Middleware => Ok(()),
+        ExtensionKind::Pull => PullDefinition::read(body).map(|_| ()),
+        ExtensionKind::Middleware => Ok(()),
     }
 }
 
@@ -29,5 +31,6 @@ pub fn runners() -> BTreeMap<ExtensionKind, Box<dyn Runner>> {
     let mut runners = BTreeMap::<ExtensionKind, Box<dyn Runner>>::new();
     runners.insert(ExtensionKind::Archive, Box::new(ArchiveRunner));
     runners.insert(ExtensionKind::Hook, Box::new(HookRunner));
+    runners.insert(ExtensionKind::Pull, Box::new(PullRunner));
     runners
 }

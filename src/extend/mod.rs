@@ -28,6 +28,7 @@ mod host;
 mod http_client;
 mod kinds;
 mod outgoing;
+pub(crate) mod pull;
 mod put;
 mod runner;
 mod secret;
@@ -37,6 +38,8 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod thread;
+#[cfg(test)]
+mod world_tests;
 
 pub use archive::{begin_job, listed_archives};
 pub use directory::list;
