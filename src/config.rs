@@ -198,6 +198,8 @@ pub struct Config {
     pub history: NonZeroU32,
     /// How long deletions are kept, in microseconds.
     pub tombstones_us: u64,
+    /// Directory of the programs that pull sources may run; `None` if they may run none.
+    pub allow_exec: Option<PathBuf>,
     /// Number of event loops, each with a thread of its own.
     pub workers: NonZeroUsize,
     /// How long a busy event loop keeps polling for events before it sleeps, in microseconds.
@@ -298,6 +300,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         cassandra: cassandra::check(raw, store)?,
         history: values::history(&text(&raw.history, "256"))?,
         tombstones_us: values::duration_us("tombstones", &text(&raw.tombstones, "24h"), TOMBSTONES_US)?,
+        allow_exec: values::folder("allow-exec", raw.allow_exec.as_ref())?,
         workers: values::workers(&text(&raw.workers, &machine.cores.clamp(1, WORKERS_MAX).to_string()))?,
         busy_poll_us: values::count("busy-poll-us", &text(&raw.busy_poll_us, "0"), 0..=BUSY_POLL_US_MAX)?
             as u64,

@@ -66,6 +66,7 @@ pub const DOORS: &[Door] = &[
     door("auth_file", crate::auth::fuzzing::auth_file, crate::auth::fuzzing::auth_file_seeds, MACHINE),
     door("jwt", crate::auth::fuzzing::jwt, crate::auth::fuzzing::jwt_seeds, MACHINE),
     door("jwks", crate::auth::fuzzing::issuer_keys, crate::auth::fuzzing::issuer_keys_seeds, MACHINE),
+    door("pull", crate::extend::pull::fuzzing::pull, crate::extend::pull::fuzzing::pull_seeds, MACHINE),
     door(
         "cluster_key",
         crate::config::fuzzing::cluster_key,

@@ -13,6 +13,7 @@ mod exposition;
 mod kinds;
 mod middlewares;
 mod operation;
+mod pull;
 
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
@@ -21,6 +22,7 @@ pub use self::middlewares::MiddlewareCounters;
 pub use self::operation::{
     AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,
 };
+pub use self::pull::PullCounters;
 use crate::memory::{MEMORY_USES, MemoryUse};
 use crate::protocol::refusal::Code;
 
@@ -171,6 +173,8 @@ pub struct Metrics {
     pub guards: Gauge,
     /// Figures of the process.
     pub process: ProcessGauges,
+    /// Figures of the pull sources that this node runs.
+    pub pull: PullCounters,
     /// Times of acknowledgements and commits.
     pub acks: AckTimes,
     /// What clients send and get, and how their connections end.
@@ -311,6 +315,7 @@ impl Metrics {
         self.archives.write(&mut text);
         self.middlewares.write(&mut text);
         self.process.write(&mut text);
+        self.pull.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     }

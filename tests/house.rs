@@ -23,7 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("fuzzing", &[]),
     ("planted", &["limits"]),
-    ("cli", &["server", "sim", "cluster", "protocol", "record", "config", "limits"]),
+    ("cli", &["server", "extend", "sim", "cluster", "protocol", "record", "config", "limits"]),
     (
         "server",
         &[

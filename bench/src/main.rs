@@ -19,6 +19,7 @@ mod middleware;
 mod node;
 mod peers;
 mod propagation;
+mod pull;
 mod relay;
 mod store;
 mod subject;
@@ -100,6 +101,8 @@ enum Command {
     /// The attackers of `hostile`
     #[command(hide = true)]
     Attack(hostile::AttackArguments),
+    /// Pull sources: what a thousand cost a node, and how soon they move when their member is killed
+    Pull(pull::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
     StoreCassandra(cassandra::Arguments),
 }
@@ -132,6 +135,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Workers(arguments) => workers::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Attack(arguments) => hostile::attack(&arguments),
+        Command::Pull(arguments) => pull::run(&arguments),
         Command::StoreCassandra(arguments) => cassandra::run(arguments),
     }
 }

@@ -135,6 +135,9 @@ pub struct Raw {
     /// How long deletions are kept (ms, s, m, h, d); must be longer than any node is ever away [default: 24h]
     #[arg(long, env = "ANODE_TOMBSTONES", value_name = "DURATION", allow_hyphen_values = true)]
     pub tombstones: Option<Text>,
+    /// Directory of the programs that pull sources of the kind exec may run here [default: none may]
+    #[arg(long, env = "ANODE_ALLOW_EXEC", value_name = "DIR")]
+    pub allow_exec: Option<Text>,
     /// Number of event loops [default: one per core]
     #[arg(long, env = "ANODE_WORKERS", value_name = "N", allow_hyphen_values = true)]
     pub workers: Option<Text>,
@@ -281,6 +284,7 @@ impl Raw {
             store: self.store.or(file.store),
             history: self.history.or(file.history),
             tombstones: self.tombstones.or(file.tombstones),
+            allow_exec: self.allow_exec.or(file.allow_exec),
             workers: self.workers.or(file.workers),
             busy_poll_us: self.busy_poll_us.or(file.busy_poll_us),
             max_record_bytes: self.max_record_bytes.or(file.max_record_bytes),

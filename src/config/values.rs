@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::raw::Text;
 use super::suggest::nearest;
 use super::{ConfigError, FRAME_BYTES_CEILING, HostPort, TlsFiles, WORKERS_MAX, canonical};
 use crate::limits::RECORD_BYTES_CEILING;
@@ -104,6 +105,15 @@ pub(super) fn directory(flag: &str, text: &str) -> Result<PathBuf, ConfigError> 
             Err(ConfigError::new(flag, text, "the path of a directory, which is made if it is not there"))
         }
         false => Ok(text.into()),
+    }
+}
+
+/// A directory that must be there, if one is given.
+pub(super) fn folder(flag: &str, given: Option<&Text>) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(Text(text)) = given else { return Ok(None) };
+    match Path::new(text).is_dir() {
+        true => Ok(Some(text.into())),
+        false => Err(ConfigError::new(flag, text.as_str(), "the path of a directory that is there")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the things that users add may ask of their node.
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -45,6 +46,10 @@ pub trait ExtendHost: Send + Sync + 'static {
     /// WebSocket on `/subscribe` has it. Returns the socket from which the frames are read that such a WebSocket would
     /// be sent; the subscription ends when the socket is closed.
     fn subscribe(&self, query: &str) -> Result<UnixStream, Refusal>;
+    /// The directory of the programs that may be run, if any may.
+    fn exec_folder(&self) -> Option<&Path> {
+        None
+    }
     /// The counters of the node.
     fn metrics(&self) -> &Metrics;
     /// The counters of the node, to be kept.

@@ -8,6 +8,7 @@ use super::archive::{ArchiveDefinition, ArchiveRunner};
 use super::definition::BadField;
 use super::hooks::{HookDefinition, HookRunner};
 use super::middleware::MiddlewareDefinition;
+use super::pull::{PullDefinition, PullRunner};
 use super::runner::Runner;
 use crate::protocol::extension::ExtensionKind;
 
@@ -17,7 +18,7 @@ pub fn check(kind: ExtensionKind, body: &Value) -> Result<(), BadField> {
         ExtensionKind::Archive => ArchiveDefinition::read(body).map(drop),
         ExtensionKind::Hook => HookDefinition::read(body).map(drop),
         ExtensionKind::Middleware => MiddlewareDefinition::read(body).map(drop),
-        ExtensionKind::Pull => Ok(()),
+        ExtensionKind::Pull => PullDefinition::read(body).map(drop),
     }
 }
 
@@ -31,5 +32,6 @@ pub fn runners() -> BTreeMap<ExtensionKind, Box<dyn Runner>> {
     let mut runners = BTreeMap::<ExtensionKind, Box<dyn Runner>>::new();
     runners.insert(ExtensionKind::Archive, Box::new(ArchiveRunner));
     runners.insert(ExtensionKind::Hook, Box::new(HookRunner));
+    runners.insert(ExtensionKind::Pull, Box::new(PullRunner));
     runners
 }

@@ -31,6 +31,7 @@ mod http_client;
 mod kinds;
 mod middleware;
 mod outgoing;
+pub(crate) mod pull;
 mod put;
 mod runner;
 mod secret;
@@ -40,6 +41,8 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod thread;
+#[cfg(test)]
+mod world_tests;
 
 pub use archive::{begin_job, listed_archives};
 pub use directory::list;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::definition::Definition;
 use super::host::ExtendHost;
 use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::refusal::Refusal;
 
 /// Least time between two records of one state, in microseconds.
 const STATE_US_MIN: u64 = 1_000_000;
@@ -75,22 +76,26 @@ impl StateWriter {
     /// Tells the state if that is due.
     pub fn tell_if_due(&self, host: &dyn ExtendHost) {
         let now_us = host.now().mono_us;
-        let mut written = self.0.borrow_mut();
+        let written = self.0.borrow();
         let is_early = written.told_us.is_some_and(|told_us| now_us < told_us + STATE_US_MIN);
         if !written.is_changed || (is_early && !written.is_urgent) {
             return;
         }
+        drop(written);
+        if let Err(refusal) = self.tell_now(host) {
+            tracing::debug!(source = self.0.borrow().source, %refusal, "a state cannot be told now");
+        }
+    }
+
+    /// Tells the state at once, for what must be told before something else happens.
+    pub fn tell_now(&self, host: &dyn ExtendHost) -> Result<(), Refusal> {
+        let mut written = self.0.borrow_mut();
         let text = Value::Object(written.fields.clone()).to_string();
         let payload = DraftPayload::Json(text.as_bytes());
         let draft = Draft { source: Cow::Borrowed(&written.source), ts: None, payload, ttl_ms: 0, ack: None };
-        match host.tell(&draft) {
-            Ok(_) => {
-                (written.is_changed, written.is_urgent, written.told_us) = (false, false, Some(now_us));
-            }
-            Err(refusal) => {
-                tracing::debug!(source = written.source, %refusal, "a state cannot be told now");
-            }
-        }
+        host.tell(&draft)?;
+        (written.is_changed, written.is_urgent, written.told_us) = (false, false, Some(host.now().mono_us));
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::ability::{Abilities, Ability, candidates, own_boot};
-use super::definition::Definition;
+use super::definition::{BadField, Definition};
 use super::directory::Directory;
 use super::election;
 use super::host::{ExtendHost, SystemChanges};
@@ -51,10 +51,14 @@ impl Drop for Running {
     }
 }
 
+/// Finds out what is wrong with a definition.
+type DefinitionCheck = fn(ExtensionKind, &serde_json::Value) -> Result<(), BadField>;
+
 /// The definitions of a node and what it does about them.
 pub struct Supervisor {
     host: Arc<dyn ExtendHost>,
     runners: Runners,
+    check: DefinitionCheck,
     directory: Directory,
     running: BTreeMap<Key, Running>,
     /// What the node has told that it can run, and the monotonic time from which on it has told so in this life.
@@ -67,14 +71,15 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor that runs nothing so far.
     pub fn new(host: Arc<dyn ExtendHost>) -> Supervisor {
-        Supervisor::with_runners(host, kinds::runners())
+        Supervisor { check: kinds::check, ..Supervisor::with_runners(host, kinds::runners()) }
     }
 
-    /// A supervisor of the kinds that these runners are for.
+    /// A supervisor of the kinds that these runners are for, which finds every definition good.
     pub(super) fn with_runners(host: Arc<dyn ExtendHost>, runners: Runners) -> Supervisor {
         Supervisor {
             host,
             runners,
+            check: |_, _| Ok(()),
             directory: Directory::default(),
             running: BTreeMap::new(),
             told: None,
@@ -137,7 +142,7 @@ impl Supervisor {
         let Some(boot) = own_boot(&*self.host) else { return };
         let cannot = self.directory.all().filter_map(|definition| {
             let runner = self.runners.get(&definition.kind)?;
-            let reason = match kinds::check(definition.kind, &definition.body) {
+            let reason = match (self.check)(definition.kind, &definition.body) {
                 Ok(()) => runner.cannot(definition, &*self.host),
                 Err(bad) => Some(bad.to_string()),
             };

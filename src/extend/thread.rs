@@ -12,8 +12,10 @@ use super::host::{ExtendHost, SystemChanges};
 use super::middleware::MiddlewareKeeper;
 use super::supervisor::Supervisor;
 
-/// Number of threads for work that may take long.
-const BLOCKING_THREADS: usize = 4;
+/// Most threads for work that may take long: names of hosts that are looked up, files on disks that do not answer.
+/// Threads are started when there is work for them, and end when there is none. As many pull sources can hang without
+/// holding up the others.
+const BLOCKING_THREADS: usize = 64;
 /// Longest time that a stop waits for work that has begun on one of these threads.
 const END: Duration = Duration::from_millis(200);
 

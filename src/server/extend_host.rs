@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::clock;
@@ -110,6 +111,10 @@ impl ExtendHost for ExtendNode {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         session.guard(SessionEntry::Open, address, clock::now())?;
         shared.invite(number, session, address)
+    }
+
+    fn exec_folder(&self) -> Option<&Path> {
+        self.0.config.allow_exec.as_deref()
     }
 
     fn metrics(&self) -> &Metrics {

@@ -82,6 +82,12 @@ impl NodeConfig {
         self
     }
 
+    /// Adds a variable to the environment.
+    pub fn with_variable(mut self, name: &str, value: &str) -> NodeConfig {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Changes the configuration to `--store memory`.
     pub fn in_memory(mut self) -> NodeConfig {
         self.store = "memory";

@@ -57,3 +57,8 @@ pub fn throughout(label: &str, length: Duration, mut holds: impl FnMut() -> bool
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
+
+/// Sleeps for some time: for a counterpart of a node that is slow.
+pub fn pause_for(length: Duration) {
+    std::thread::sleep(length);
+}

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod hook;
 pub mod middleware;
 pub mod pull;
+mod pull_trial;
 
 use std::io::Write;
 use std::path::Path;

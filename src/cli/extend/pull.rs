@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::{TOML, list, put, read_file, remove};
+use super::{TOML, list, pull_trial, put, read_file, remove};
 use crate::cli::client::{AccessArguments, Body};
-use crate::cli::format::FormatArguments;
+use crate::cli::format::{FormatArguments, duration};
 use crate::cli::{CliError, Given};
 use crate::protocol::extension::ExtensionKind;
+use crate::server::clock;
 
 /// The arguments of `anode pull`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
+    \x20 anode pull test weather.toml\n\
     \x20 anode pull put weather weather.toml\n\
     \x20 anode pull list\n\
     \x20 anode pull rm weather\n\n\
@@ -18,10 +20,6 @@ use crate::protocol::extension::ExtensionKind;
 pub struct Arguments {
     #[command(subcommand)]
     command: PullCommand,
-    #[command(flatten)]
-    access: AccessArguments,
-    #[command(flatten)]
-    format: FormatArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -32,30 +30,62 @@ enum PullCommand {
         name: String,
         /// The file with the definition
         file: PathBuf,
+        #[command(flatten)]
+        access: Box<AccessArguments>,
     },
     /// Print all definitions: which member runs each, and how it is doing
-    List,
+    List {
+        #[command(flatten)]
+        access: Box<AccessArguments>,
+        #[command(flatten)]
+        format: FormatArguments,
+    },
+    /// Run a definition once, here and without a node, and print what it would publish, an object a line
+    Test {
+        /// The file with the definition
+        file: PathBuf,
+        /// Directory that the program of a definition of the kind exec lies in
+        #[arg(long, value_name = "DIR")]
+        allow_exec: Option<PathBuf>,
+    },
     /// Take a definition away
     Rm {
         /// Name of the definition
         name: String,
+        #[command(flatten)]
+        access: Box<AccessArguments>,
     },
 }
 
 /// Does what the arguments ask for.
 pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
-    let nodes = arguments.access.nodes(given, ("--url", &[]))?;
     let kind = ExtensionKind::Pull;
+    let nodes = |access: &AccessArguments| access.nodes(given, ("--url", &[]));
     match &arguments.command {
-        PullCommand::Put { name, file } => {
-            put(&nodes, kind, name, Body { media_type: TOML, bytes: &read_file(file)? })
+        PullCommand::Test { file, allow_exec } => pull_trial::run(file, allow_exec.as_deref()),
+        PullCommand::Put { name, file, access } => {
+            put(&nodes(access)?, kind, name, Body { media_type: TOML, bytes: &read_file(file)? })
         }
-        PullCommand::Rm { name } => remove(&nodes, kind, name),
-        PullCommand::List => {
-            let is_json = arguments.format.is_json(given);
-            list(&nodes, kind, is_json, ["NAME", "RUNNER", "ERROR"], |one| {
-                [one.name.clone(), one.runner_cell(), one.told("error")]
+        PullCommand::Rm { name, access } => remove(&nodes(access)?, kind, name),
+        PullCommand::List { access, format } => {
+            let is_json = format.is_json(given);
+            let head = ["NAME", "RUNNER", "RECORDS/S", "LAST SUCCESS", "LAST ERROR"];
+            list(&nodes(access)?, kind, is_json, head, |one| {
+                let success = one.state.get("last_success").and_then(serde_json::Value::as_u64);
+                let success = success.map_or_else(|| "-".into(), ago);
+                [
+                    one.name.clone(),
+                    one.runner_cell(),
+                    one.told("records_per_s"),
+                    success,
+                    one.told("last_error"),
+                ]
             })
         }
     }
+}
+
+/// How long ago a moment is.
+fn ago(us: u64) -> String {
+    format!("{} ago", duration(clock::now().wall_us.saturating_sub(us)))
 }
