@@ -20,13 +20,12 @@ use super::params::Query;
 use super::places::Seat;
 use super::problem::Problem;
 use super::publish::reply;
+use super::system_record::tell;
 use crate::auth::Resource;
-use crate::protocol::answer::Published;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::extension::{ExtensionKind, ExtensionName, ListedExtension};
 use crate::protocol::query::decode_path;
 use crate::protocol::refusal::{Code, Refusal};
-use crate::protocol::reply::FrameReply;
 use crate::record::Pattern;
 
 /// Memory of the records that are looked at together when a definition is taken away, in bytes.
@@ -164,16 +163,6 @@ fn parsed(text: &[u8]) -> Value {
         .ok()
         .and_then(|raw| serde_json::from_str(raw.get()).ok())
         .unwrap_or_else(|| String::from_utf8_lossy(text).into())
-}
-
-/// Publishes a record of the system's names, and waits until it is stored.
-pub(super) async fn tell(app: &App, source: String, payload: DraftPayload<'_>) -> Result<Published, Problem> {
-    let (answer, receiver) = Reply::channel();
-    app.node.tell(Draft { source: Cow::Owned(source), ts: None, payload, ttl_ms: 0, ack: None }, answer);
-    match reply(app, receiver).await? {
-        FrameReply::One(answer) => Ok(answer?),
-        FrameReply::Batch(_) => Err(Problem::new(Code::Internal, "one record was answered as several")),
-    }
 }
 
 /// The name of the definition that the path of a request names.

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::app::{App, HandlerResult, apart};
 use super::body;
-use super::extensions::tell;
 use super::leased::leased_json;
 use super::params::Query;
 use super::places::Seat;
+use super::system_record::tell;
 use crate::auth::Resource;
 use crate::protocol::draft::DraftPayload;
 use crate::protocol::extension::{ExtensionKind, ExtensionName, MiddlewareBody};

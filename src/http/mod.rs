@@ -53,6 +53,7 @@ mod routes;
 mod serve;
 mod source;
 mod stream;
+mod system_record;
 mod tally;
 mod upgrade;
 mod wait;

@@ -1,17 +1,16 @@
 //! Work on archives that an admin asks for, and that tells how far it is: to verify archives, and to restore one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::chain::ArchiveChain;
 use super::definition::ArchiveDefinition;
 use super::error::{ArchiveError, PlaceError};
 use super::manifest::is_archive_id;
+use super::progress::JobProgress;
 use super::records::ArchiveRecords;
 use super::restore::{RestoreAsked, restore};
 use super::store::ArchiveStore;
@@ -23,41 +22,6 @@ use crate::protocol::refusal::{Code, Refusal};
 
 /// Lines of progress that wait for a client at most.
 const LINES_WAITING_MAX: usize = 16;
-/// Time between two lines of progress, in microseconds.
-const PROGRESS_US: u64 = 1_000_000;
-/// How long a client may leave a line unread before the work ends, in microseconds.
-const UNREAD_US_MAX: u64 = 60_000_000;
-
-/// Tells a client how far a piece of work is: lines of JSON, one a second.
-pub struct JobProgress {
-    host: Arc<dyn ExtendHost>,
-    lines: mpsc::Sender<Bytes>,
-    told_us: u64,
-}
-
-impl JobProgress {
-    /// Tells how far the work is, if a second has passed. An error means that nobody listens any longer.
-    pub async fn tell(&mut self, progress: impl FnOnce() -> Value) -> Result<(), ArchiveError> {
-        let now_us = self.host.now().mono_us;
-        if now_us < self.told_us + PROGRESS_US {
-            return if self.lines.is_closed() { Err(gone()) } else { Ok(()) };
-        }
-        self.told_us = now_us;
-        self.send(&json!({"progress": progress()})).await
-    }
-
-    async fn send(&self, line: &Value) -> Result<(), ArchiveError> {
-        let mut text = line.to_string().into_bytes();
-        text.push(b'\n');
-        let sent = timeout(Duration::from_micros(UNREAD_US_MAX), self.lines.send(text.into())).await;
-        sent.map_err(|_| gone())?.map_err(|_| gone())
-    }
-}
-
-fn gone() -> ArchiveError {
-    ArchiveError::Node("nobody waits for it any longer".into())
-}
-
 /// The archives of a definition as the cluster was told of them, the newest first: a JSON object.
 pub fn listed_archives(host: &dyn ExtendHost, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
     definition_of(host, name)?;
@@ -85,8 +49,7 @@ pub fn begin_job(
     let chain = ArchiveRecords::of(&*host, name.as_str()).list();
     let work = resolve(&chain, asked)?;
     let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
-    let told_us = host.now().mono_us;
-    let mut progress = JobProgress { host: host.clone(), lines, told_us };
+    let mut progress = JobProgress::new(host.clone(), lines);
     let name = name.clone();
     tokio::spawn(async move {
         let records = ArchiveRecords::of(&*host, name.as_str());

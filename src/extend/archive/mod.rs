@@ -20,6 +20,7 @@ mod ipfs;
 mod job;
 mod lineage;
 mod manifest;
+mod progress;
 mod records;
 mod restore;
 mod runner;

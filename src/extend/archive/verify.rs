@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::error::{ArchiveError, PlaceError};
-use super::job::JobProgress;
 use super::lineage::read_lineage;
 use super::manifest::FrameOf;
+use super::progress::JobProgress;
 use super::records::ArchiveRecords;
 use super::store::ArchiveStore;
 

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::mapping::Mapped;
+use super::mapped::Mapped;
 use super::template::Facts;
 use crate::expression::{Dialect, Evaluated, Expression, ExpressionData, Variables};
 
 /// An expression that makes publish objects of documents. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct CelRule(Arc<Expression>);
+pub(super) struct CelMapping(Arc<Expression>);
 
-impl CelRule {
+impl CelMapping {
     /// Reads an expression. An error says where it is wrong.
-    pub fn parse(text: &str) -> Result<CelRule, String> {
+    pub fn parse(text: &str) -> Result<CelMapping, String> {
         let compiled = Expression::compile(text, Dialect::Pull);
-        compiled.map(|expression| CelRule(Arc::new(expression))).map_err(|error| error.to_string())
+        compiled.map(|expression| CelMapping(Arc::new(expression))).map_err(|error| error.to_string())
     }
 
     /// Adds the records that the expression makes of a document.
@@ -38,7 +38,7 @@ mod tests {
     fn made(text: &str, document: &str) -> Mapped {
         let mut mapped = Mapped::default();
         let facts = Facts { topic: Some("a/b"), now_us: 7, ..Facts::default() };
-        CelRule::parse(text).expect(text).apply(document, facts, &mut mapped);
+        CelMapping::parse(text).expect(text).apply(document, facts, &mut mapped);
         mapped
     }
 
@@ -53,6 +53,6 @@ mod tests {
         assert_eq!(made("[]", "1"), Mapped::default());
         assert_eq!(made("1", "1").failed, 1);
         assert!(made("data.x.y", "1").failure.is_some_and(|why| why.starts_with("cel: ")));
-        assert!(CelRule::parse("data.").is_err());
+        assert!(CelMapping::parse("data.").is_err());
     }
 }

@@ -13,9 +13,6 @@ use super::mapping::Mapping;
 use super::mqtt::MqttPull;
 use crate::extend::definition::BadField;
 
-/// PullFields that all kinds have. `format` is of most kinds.
-pub(super) const COMMON_FIELDS: &[&str] =
-    &["kind", "records", "cel", "format", "always", "max_records_per_s", "max_bytes", "timeout"];
 /// Records a second of one pull source: the default, and the most that may be asked for.
 const RECORDS_PER_S: (u64, u64) = (10_000, 100_000);
 /// Bytes of one document (a line, a message, an event): the default, and the most.

@@ -1,6 +1,7 @@
 //! What counts as a document: JSON as it is, a text as a JSON text, and bytes that are neither.
 
-use super::mapping::{Mapped, Mapping};
+use super::mapped::Mapped;
+use super::mapping::Mapping;
 use super::pointer::json_value;
 use super::template::Facts;
 
@@ -35,7 +36,7 @@ pub(super) fn take_document(
 ) {
     match (format, std::str::from_utf8(bytes)) {
         (DocumentFormat::Binary, _) | (DocumentFormat::Auto, Err(_)) => {
-            mapped.add_binary(mapping, bytes, facts)
+            mapping.map_binary(bytes, facts, mapped)
         }
         (DocumentFormat::Json | DocumentFormat::Text, Err(_)) => {
             mapped.fail("a document that is no UTF-8".into())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::mapping::{Mapped, PullDraft};
+use super::mapped::{Mapped, PullDraft};
 use super::pace::{PullBackoff, RecordPace};
 use super::seen::Seen;
 use super::target::PullTarget;

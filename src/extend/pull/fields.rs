@@ -6,6 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::extend::definition::BadField;
 
+/// Fields that the definitions of all kinds have. `format` is of most kinds.
+pub(super) const COMMON_FIELDS: &[&str] =
+    &["kind", "records", "cel", "format", "always", "max_records_per_s", "max_bytes", "timeout"];
+
 /// Longest part of a value that an error repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 80;
 /// Names of the units of durations, and the microseconds of each.

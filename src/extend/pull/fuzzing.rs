@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::definition::PullDefinition;
 use super::document::take_document;
-use super::mapping::{MAPPED_BYTES_MAX, Mapped, RECORDS_PER_DOCUMENT_MAX};
+use super::mapped::{MAPPED_BYTES_MAX, Mapped, RECORDS_PER_DOCUMENT_MAX};
 use super::mqtt;
 use super::template::Facts;
 use crate::fuzzing::{Pieces, join};

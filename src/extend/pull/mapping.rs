@@ -7,61 +7,19 @@
 
 use serde_json::Value;
 
-use super::cel::CelRule;
+use super::cel::CelMapping;
 use super::fields::PullFields;
+use super::mapped::{Mapped, PullData, PullDraft, RECORDS_PER_DOCUMENT_MAX};
 use super::moment::{MOMENT_UNITS, MomentUnit, moment};
 use super::pointer::{Found, JsonPointer, is_array, json_value};
 use super::template::{Facts, SourceTemplate, Unfilled, shortened};
 use crate::extend::definition::BadField;
 use crate::limits::TTL_MS_MAX;
-use crate::protocol::draft::{Draft, DraftPayload};
-use crate::protocol::json::publish_frame;
-use crate::record::Source;
 
 /// Most rules of a definition.
 const RULES_MAX: usize = 64;
-/// Most records that are made of one document. A document of 8 MiB could ask for millions.
-pub(super) const RECORDS_PER_DOCUMENT_MAX: usize = 100_000;
-/// Most bytes of data and names that are made of one document, because many rules may name the same large part.
-pub(super) const MAPPED_BYTES_MAX: usize = 64 << 20;
 /// PullFields of a rule.
 const RULE_FIELDS: &[&str] = &["source", "pointer", "ts", "ts_unit", "ttl"];
-
-/// A record to publish, which is not yet checked by the gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PullDraft {
-    /// A valid name of a source.
-    pub source: String,
-    /// Timestamp in microseconds; `None` lets the node stamp it.
-    pub ts: Option<u64>,
-    /// The data of the record.
-    pub data: PullData,
-    /// Time to live in milliseconds; 0 is for ever.
-    pub ttl_ms: u64,
-}
-
-/// Data of a record to publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PullData {
-    /// The text of one JSON value, verbatim.
-    Json(String),
-    /// Bytes that are no JSON.
-    Binary(Vec<u8>),
-    /// The source is to be deleted.
-    Deleted,
-}
-
-/// What one or several documents were turned into.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mapped {
-    /// The records, in the order of the document.
-    pub drafts: Vec<PullDraft>,
-    /// Number of records that could not be made.
-    pub failed: u64,
-    /// The reason of the first failure.
-    pub failure: Option<String>,
-    bytes: usize,
-}
 
 /// The rules by which documents become records.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +33,7 @@ enum MappingRule {
     /// A rule by pointers.
     Pointers(PointerRule),
     /// A rule by an expression.
-    Cel(CelRule),
+    Cel(CelMapping),
 }
 
 /// A rule that finds the parts of records by pointers.
@@ -86,37 +44,6 @@ struct PointerRule {
     ts: Option<JsonPointer>,
     unit: MomentUnit,
     ttl_ms: u64,
-}
-
-impl PullDraft {
-    /// The same in the form that the node takes from clients.
-    pub fn as_draft(&self) -> Draft<'_> {
-        let payload = match &self.data {
-            PullData::Json(text) => DraftPayload::Json(text.as_bytes()),
-            PullData::Binary(bytes) => DraftPayload::Binary(bytes.as_slice().into()),
-            PullData::Deleted => DraftPayload::Deleted,
-        };
-        Draft { source: self.source.as_str().into(), ts: self.ts, payload, ttl_ms: self.ttl_ms, ack: None }
-    }
-
-    /// Bytes of the data.
-    pub fn data_bytes(&self) -> usize {
-        match &self.data {
-            PullData::Json(text) => text.len(),
-            PullData::Binary(bytes) => bytes.len(),
-            PullData::Deleted => 0,
-        }
-    }
-
-    fn of(draft: &Draft<'_>) -> PullDraft {
-        let data = match &draft.payload {
-            // The text is a part of a text.
-            DraftPayload::Json(text) => PullData::Json(String::from_utf8_lossy(text).into_owned()),
-            DraftPayload::Binary(bytes) => PullData::Binary(bytes.to_vec()),
-            DraftPayload::Deleted => PullData::Deleted,
-        };
-        PullDraft { source: draft.source.as_ref().to_owned(), ts: draft.ts, data, ttl_ms: draft.ttl_ms }
-    }
 }
 
 impl Mapping {
@@ -143,6 +70,26 @@ impl Mapping {
             rules.push(MappingRule::Pointers(PointerRule::whole(source)));
         }
         Ok(Mapping { rules })
+    }
+
+    /// Adds bytes that are no JSON as a record of the source that the rules name for them.
+    pub fn map_binary(&self, bytes: &[u8], facts: Facts<'_>, mapped: &mut Mapped) {
+        if self.rules.is_empty() {
+            mapped.fail("bytes that are no text are no publish object".into());
+        }
+        for rule in &self.rules {
+            let MappingRule::Pointers(rule) = rule else {
+                mapped.fail("an expression takes no bytes that are no text".into());
+                continue;
+            };
+            match rule.source.fill(&[], None, facts) {
+                Ok(source) => {
+                    let data = PullData::Binary(bytes.to_vec());
+                    mapped.add(PullDraft { source, ts: None, data, ttl_ms: rule.ttl_ms });
+                }
+                Err(Unfilled::Missing(why) | Unfilled::Unusable(why)) => mapped.fail(why),
+            }
+        }
     }
 
     /// Adds the records of a document to those of others.
@@ -260,65 +207,10 @@ impl PointerRule {
     }
 }
 
-impl Mapped {
-    /// Notes that a record could not be made.
-    pub fn fail(&mut self, why: String) {
-        self.failed += 1;
-        self.failure.get_or_insert(why);
-    }
-
-    /// Adds a record, if there is room for it and its name is one.
-    fn add(&mut self, draft: PullDraft) {
-        self.bytes += draft.source.len() + draft.data_bytes();
-        if self.drafts.len() >= RECORDS_PER_DOCUMENT_MAX || self.bytes > MAPPED_BYTES_MAX {
-            let (records, mib) = (RECORDS_PER_DOCUMENT_MAX, MAPPED_BYTES_MAX >> 20);
-            return self.fail(format!("more than {records} records or {mib} MiB of one document"));
-        }
-        if let Err(error) = Source::check(&draft.source) {
-            return self.fail(error.to_string());
-        }
-        self.drafts.push(draft);
-    }
-
-    /// Adds bytes that are no JSON as a record of the source that the mapping names for them.
-    pub fn add_binary(&mut self, mapping: &Mapping, bytes: &[u8], facts: Facts<'_>) {
-        if mapping.rules.is_empty() {
-            self.fail("bytes that are no text are no publish object".into());
-        }
-        for rule in &mapping.rules {
-            let MappingRule::Pointers(rule) = rule else {
-                self.fail("an expression takes no bytes that are no text".into());
-                continue;
-            };
-            match rule.source.fill(&[], None, facts) {
-                Ok(source) => {
-                    let data = PullData::Binary(bytes.to_vec());
-                    self.add(PullDraft { source, ts: None, data, ttl_ms: rule.ttl_ms });
-                }
-                Err(Unfilled::Missing(why) | Unfilled::Unusable(why)) => self.fail(why),
-            }
-        }
-    }
-
-    /// Adds the publish objects of a document.
-    pub fn take_publishes(&mut self, document: &str) {
-        let frame = match publish_frame(document) {
-            Ok(frame) => frame,
-            Err(error) => return self.fail(error.to_string()),
-        };
-        for item in frame.items.iter() {
-            match &item.draft {
-                Ok(draft) => self.add(PullDraft::of(draft)),
-                Err(refusal) => self.fail(refusal.to_string()),
-            }
-        }
-    }
-}
-
 /// Reads the expression of a table.
 fn cel(fields: &PullFields<'_>) -> Result<MappingRule, BadField> {
     let text = fields.required_text("cel", "an expression")?;
-    CelRule::parse(text)
+    CelMapping::parse(text)
         .map(MappingRule::Cel)
         .map_err(|error| fields.bad("cel", format!("an expression of CEL ({error})")))
 }

@@ -17,6 +17,7 @@ mod file;
 pub(crate) mod fuzzing;
 mod http;
 mod lines;
+mod mapped;
 mod mapping;
 mod moment;
 mod mqtt;
@@ -31,6 +32,6 @@ mod trial;
 mod trust;
 
 pub(crate) use definition::PullDefinition;
-pub(crate) use mapping::{PullData, PullDraft};
+pub(crate) use mapped::{PullData, PullDraft};
 pub(crate) use runner::PullRunner;
 pub(crate) use trial::try_once;

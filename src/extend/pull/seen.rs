@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::mapping::{PullData, PullDraft};
+use super::mapped::{PullData, PullDraft};
 
 /// Most sources that are remembered. Beyond that all are forgotten, and published once more.
 const SEEN_SOURCES_MAX: usize = 100_000;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::mapping::{PullData, PullDraft};
+use super::mapped::{PullData, PullDraft};
 use crate::extend::ExtendHost;
 use crate::extend::state::StateWriter;
 use crate::ingest::Accepted;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::definition::PullDefinition;
 use super::feed::Feed;
-use super::mapping::PullDraft;
+use super::mapped::PullDraft;
 use super::runner::run_kind;
 use super::target::PullTarget;
 use crate::extend::state::StateWriter;

@@ -6,7 +6,7 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use super::definition::COMMON_FIELDS;
+use super::fields::COMMON_FIELDS;
 use super::fields::PullFields;
 use super::secret::PullSecret;
 use crate::extend::definition::BadField;

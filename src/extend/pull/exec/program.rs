@@ -12,7 +12,7 @@ use crate::extend::pull::definition::PullDefinition;
 use crate::extend::pull::document::take_document;
 use crate::extend::pull::feed::Feed;
 use crate::extend::pull::lines::{CutLine, LineCutter};
-use crate::extend::pull::mapping::Mapped;
+use crate::extend::pull::mapped::Mapped;
 use crate::extend::pull::pace::RecordPace;
 use crate::extend::pull::template::Facts;
 

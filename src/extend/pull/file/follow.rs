@@ -12,7 +12,7 @@ use super::position::{BatchMark, FilePosition};
 use crate::extend::pull::definition::PullDefinition;
 use crate::extend::pull::document::take_document;
 use crate::extend::pull::feed::Feed;
-use crate::extend::pull::mapping::{Mapped, PullDraft};
+use crate::extend::pull::mapped::{Mapped, PullDraft};
 use crate::extend::pull::template::Facts;
 use crate::extend::state::StateWriter;
 use crate::protocol::answer::Outcome;

@@ -7,7 +7,7 @@ mod follower;
 mod follower_tests;
 mod position;
 
-use super::definition::COMMON_FIELDS;
+use super::fields::COMMON_FIELDS;
 use super::fields::PullFields;
 use crate::extend::definition::BadField;
 use crate::record::NodeName;

@@ -14,7 +14,8 @@ use super::event_stream::{EventStreamReader, StreamEvent};
 use crate::extend::pull::document::{DocumentFormat, take_document};
 use crate::extend::pull::feed::Feed;
 use crate::extend::pull::lines::{CutLine, LineCutter};
-use crate::extend::pull::mapping::{Mapped, Mapping};
+use crate::extend::pull::mapped::Mapped;
+use crate::extend::pull::mapping::Mapping;
 use crate::extend::pull::template::Facts;
 
 /// Longest silence of a stream before its connection is taken for broken. What was missed meanwhile is sent again by

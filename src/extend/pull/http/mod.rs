@@ -8,7 +8,7 @@ mod poll;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::definition::COMMON_FIELDS;
+use super::fields::COMMON_FIELDS;
 use super::fields::PullFields;
 use super::secret::PullSecret;
 use crate::extend::definition::BadField;

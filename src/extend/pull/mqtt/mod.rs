@@ -10,7 +10,7 @@ mod session;
 
 use reqwest::Url;
 
-use super::definition::COMMON_FIELDS;
+use super::fields::COMMON_FIELDS;
 use super::fields::PullFields;
 use super::secret::PullSecret;
 use crate::extend::definition::BadField;

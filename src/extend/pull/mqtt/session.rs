@@ -10,7 +10,7 @@ use super::packet::{self, BrokerPacket, Connect, DISCONNECT, PING};
 use crate::extend::pull::definition::PullDefinition;
 use crate::extend::pull::document::take_document;
 use crate::extend::pull::feed::Feed;
-use crate::extend::pull::mapping::Mapped;
+use crate::extend::pull::mapped::Mapped;
 use crate::extend::pull::pace::PullBackoff;
 use crate::extend::pull::template::Facts;
 
