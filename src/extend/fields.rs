@@ -117,7 +117,11 @@ impl<'a> DefinitionFields<'a> {
     pub fn finish(self) -> Result<(), BadField> {
         let known = |name: &String| self.asked.iter().any(|asked| asked == name);
         match self.map.iter().find(|(name, _)| !known(name)) {
-            Some((name, value)) => Err(bad_field(name, value, format!("one of {}", self.asked.join(", ")))),
+            Some((name, value)) => {
+                // An empty name is shown as one.
+                let name = if name.is_empty() { "\"\"" } else { name.as_str() };
+                Err(bad_field(name, value, format!("one of {}", self.asked.join(", "))))
+            }
             None => Ok(()),
         }
     }

@@ -122,12 +122,13 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
                 &nodes,
                 kind,
                 is_json,
-                ["NAME", "RUNNER", "RECORDS", "WAITING", "FAILURES", "DEAD", "ERROR"],
+                ["NAME", "URL", "RUNNER", "RECORDS", "WAITING", "FAILURES", "DEAD", "ERROR"],
                 |one| {
                     let told = |field| one.told(field);
                     let (records, waiting) = (told("records"), told("waiting"));
                     let (failures, dead, error) = (told("failures"), told("dead"), told("error"));
-                    [one.name.clone(), one.runner_cell(), records, waiting, failures, dead, error]
+                    let url = one.definition["url"].as_str().unwrap_or("-").to_owned();
+                    [one.name.clone(), url, one.runner_cell(), records, waiting, failures, dead, error]
                 },
             )
         }
