@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     /// A connection whose client has just connected, and what stands around it.
-    struct Connected {
+    struct CutConnection {
         client: std::net::TcpStream,
         stream: Pin<Box<ClientStream<Held>>>,
         seat: Arc<Seat>,
@@ -386,7 +386,7 @@ mod tests {
     }
 
     /// Makes a connection that has the only place of a control plane.
-    fn connection(node: &Arc<Few>) -> Connected {
+    fn connection(node: &Arc<Few>) -> CutConnection {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
         let (socket, _) = listener.accept().expect("accepts");
@@ -397,7 +397,7 @@ mod tests {
         exchanges.handle_asked();
         let socket = ClientSocket { socket, layer: Held::default() };
         let stream = ClientStream::new(socket, Vec::new(), node.clone(), seat.clone(), exchanges);
-        Connected { client, stream: Box::pin(stream.expect("taken over")), seat, places }
+        CutConnection { client, stream: Box::pin(stream.expect("taken over")), seat, places }
     }
 
     /// A connection that lost its place before tokio had been told of its socket ended without an answer.
@@ -405,7 +405,8 @@ mod tests {
     fn a_connection_that_is_cut_at_once_is_answered_all_the_same() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let Connected { mut client, mut stream, seat, places } = connection(&Arc::new(Few::default()));
+            let CutConnection { mut client, mut stream, seat, places } =
+                connection(&Arc::new(Few::default()));
             seat.begin_waiting();
             assert!(places.take().is_some() && seat.is_cut(), "another connection has the place");
             let mut cx = Context::from_waker(Waker::noop());
@@ -424,7 +425,7 @@ mod tests {
     fn a_connection_that_is_cut_is_not_waited_for() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let Connected { client: _client, mut stream, seat, places } =
+            let CutConnection { client: _client, mut stream, seat, places } =
                 connection(&Arc::new(Few::default()));
             seat.begin_waiting();
             assert!(places.take().is_some(), "another connection has the place");
