@@ -170,7 +170,11 @@ pub fn failure(error: &wasmtime::Error) -> RuleFailure {
         Some(Trap::UnreachableCodeReached) => {
             format!("it panicked, or needed more than {} MiB of memory", WASM_MEMORY_BYTES_MAX >> 20)
         }
-        _ => error.root_cause().to_string(),
+        _ => match error.root_cause().to_string() {
+            // The standard libraries write there when a guest panics.
+            told if told.contains("wasi:cli/stderr") => "it panicked, or wrote to its standard error".into(),
+            told => told,
+        },
     };
     RuleFailure(shortened_reason(&told))
 }
