@@ -207,7 +207,7 @@ impl MiddlewareKeeper {
         let progress = match &read {
             Ok(_) => Readying::Waiting,
             Err(error) => {
-                tracing::error!(name = %definition.name, error, "a middleware cannot be used here");
+                tracing::warn!(name = %definition.name, error, "a middleware cannot be used here");
                 Readying::Done
             }
         };
@@ -247,7 +247,7 @@ impl MiddlewareKeeper {
                 self.is_changed = true;
                 tracing::info!(%name, version, "a middleware is in force");
             }
-            Err(error) => tracing::error!(%name, error, "a middleware cannot be used here"),
+            Err(error) => tracing::warn!(%name, error, "a middleware cannot be used here"),
         }
     }
 

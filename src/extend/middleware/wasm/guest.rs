@@ -11,7 +11,7 @@ use super::super::bounds::{MANY_BYTES_MAX, MANY_RECORDS_MAX, WASM_CALL_US_MAX, W
 use super::super::produced::{checked_draft, shortened_reason};
 use super::super::rule::{GivenDraft, RecordReader, RuleFailure, Ruling};
 use super::limiter::InstanceLimiter;
-use super::ticker::EPOCHS_PER_CALL;
+use super::ticker::{EPOCHS_PER_CALL, EPOCHS_PER_INSTANCE};
 use crate::ingest::RevisedDraft;
 use crate::protocol::draft::DraftPayload;
 use crate::record::{Payload, Record};
@@ -71,7 +71,7 @@ impl WasmGuests {
     pub fn instantiate(&self) -> Result<WasmGuest, RuleFailure> {
         let mut store = Store::new(self.0.engine(), GuestState::default());
         store.limiter(|state| &mut state.limiter);
-        store.set_epoch_deadline(EPOCHS_PER_CALL);
+        store.set_epoch_deadline(EPOCHS_PER_INSTANCE);
         store.epoch_deadline_trap();
         store.set_hostcall_fuel(MANY_BYTES_MAX);
         let instance = self.0.instantiate(&mut store).map_err(|error| failure(&error))?;
@@ -170,7 +170,11 @@ pub fn failure(error: &wasmtime::Error) -> RuleFailure {
         Some(Trap::UnreachableCodeReached) => {
             format!("it panicked, or needed more than {} MiB of memory", WASM_MEMORY_BYTES_MAX >> 20)
         }
-        _ => error.root_cause().to_string(),
+        _ => match error.root_cause().to_string() {
+            // The standard libraries write there when a guest panics.
+            told if told.contains("wasi:cli/stderr") => "it panicked, or wrote to its standard error".into(),
+            told => told,
+        },
     };
     RuleFailure(shortened_reason(&told))
 }

@@ -15,6 +15,9 @@ const EPOCH_US: u64 = 2_000;
 /// Number of epochs after which a guest is stopped. The first is partly over when a call begins.
 pub const EPOCHS_PER_CALL: u64 = WASM_CALL_US_MAX / EPOCH_US;
 
+/// Number of epochs after which the making of an instance is given up, which is rare and copies all of its memory.
+pub const EPOCHS_PER_INSTANCE: u64 = 10 * EPOCHS_PER_CALL;
+
 const _: () = assert!(EPOCHS_PER_CALL >= 2);
 
 /// Counts the epochs of an engine until it is dropped.
