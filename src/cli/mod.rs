@@ -183,13 +183,10 @@ impl Command {
     }
 }
 
-/// The whole command line. The options by which a command reaches nodes are also taken behind its own subcommands. `anode
-/// hook put` is left out, whose `--url` is that of the receiver.
+/// The whole command line. The options by which `anode archive` reaches nodes are also taken behind its own subcommands.
 fn command_line() -> clap::Command {
-    let with_options_anywhere = |command: clap::Command, name: &str| {
-        command.mut_subcommand(name, |one| one.mut_args(|argument| argument.global(true)))
-    };
-    ["pull", "middleware", "archive"].into_iter().fold(Arguments::command(), with_options_anywhere)
+    let with_options_anywhere = |command: clap::Command| command.mut_args(|argument| argument.global(true));
+    Arguments::command().mut_subcommand("archive", with_options_anywhere)
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {

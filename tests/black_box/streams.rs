@@ -240,7 +240,7 @@ fn what_is_wrong_is_said_by_the_status() {
         ("?source=a&mode=x", "bad_request"),
         ("?source=a&snapshot=1", "bad_request"),
         ("?source=a&batch=true", "bad_request"),
-        ("?source=a&filter=true", "bad_request"),
+        ("?source=a&filter=x", "bad_filter"),
         ("?source=a&resume=x", "bad_request"),
         ("?source=a&source=b&source=c", "bad_request"),
         ("?source=a//b", "bad_pattern"),

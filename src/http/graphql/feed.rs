@@ -47,8 +47,6 @@ pub(super) enum FeedEvent {
     Record(GraphqlRecord),
     /// The snapshot is complete. Holds the token by which to resume.
     Eos(String),
-    /// The filter is not true any longer of this source.
-    Gone { source: String, ts: u64 },
 }
 
 /// A subscription at an event loop.
@@ -194,7 +192,8 @@ fn read(text: &Utf8Bytes) -> Result<Option<FeedEvent>, async_graphql::Error> {
         return Ok(Some(FeedEvent::Eos(eos.resume)));
     }
     if let (true, Some(source), Some(ts)) = (message.gone, &message.source, message.ts) {
-        return Ok(Some(FeedEvent::Gone { source: source.to_string(), ts }));
+        let record = GraphqlRecord::new(source.to_string(), ts, String::new(), RecordData::Gone);
+        return Ok(Some(FeedEvent::Record(record)));
     }
     let (Some(source), Some(ts), Some(origin)) = (message.source, message.ts, message.origin) else {
         return Ok(None);

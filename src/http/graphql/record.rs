@@ -37,6 +37,8 @@ pub(super) enum RecordData {
     Base64(String),
     /// The record is a deletion, or its time to live has ended.
     Deleted,
+    /// The source has a record that the filter of the subscription does not let through.
+    Gone,
 }
 
 #[ComplexObject]
@@ -61,13 +63,19 @@ impl GraphqlRecord {
                 charge(context, text.len())?;
                 Ok(Some(text.clone()))
             }
-            RecordData::Json(_) | RecordData::Deleted => Ok(None),
+            RecordData::Json(_) | RecordData::Deleted | RecordData::Gone => Ok(None),
         }
     }
 
     /// Whether the record deletes its source, or its time to live has ended.
     async fn deleted(&self) -> bool {
         matches!(self.data, RecordData::Deleted)
+    }
+
+    /// In subscriptions with a filter: the newest record of the source does not match any longer. It has no data and no
+    /// origin here.
+    async fn gone(&self) -> bool {
+        matches!(self.data, RecordData::Gone)
     }
 
     /// The records that were the latest of the source at this node, the newest first.

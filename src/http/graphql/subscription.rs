@@ -7,7 +7,7 @@ use super::errors::refused;
 use super::feed::{self, FeedAsked, FeedEvent};
 use super::record::GraphqlRecord;
 use super::requester::Requester;
-use super::types::{GraphqlMode, Micros};
+use super::types::GraphqlMode;
 use crate::auth::Right;
 
 /// What can be subscribed to.
@@ -20,19 +20,6 @@ pub(super) enum RecordEvent {
     Record(GraphqlRecord),
     /// The end of the snapshot.
     Eos(EosEvent),
-    /// A source of whose newest record the filter is not true any longer.
-    Gone(GoneEvent),
-}
-
-/// The filter was true of the record of this source before, and is not true of its newest record. Comes with the mode
-/// LATEST only.
-#[derive(SimpleObject)]
-#[graphql(name = "Gone")]
-pub(super) struct GoneEvent {
-    /// The name of the source.
-    source: String,
-    /// The timestamp of the newest record, in microseconds since the Unix epoch.
-    ts: Micros,
 }
 
 /// The end of the snapshot: what comes from here on was published since.
@@ -83,7 +70,6 @@ impl SubscriptionRoot {
             event.map(|event| match event {
                 FeedEvent::Record(record) => RecordEvent::Record(record),
                 FeedEvent::Eos(resume) => RecordEvent::Eos(EosEvent { resume }),
-                FeedEvent::Gone { source, ts } => RecordEvent::Gone(GoneEvent { source, ts: Micros(ts) }),
             })
         }))
     }

@@ -96,8 +96,8 @@ impl Scene {
 
     fn read_all(&mut self) {
         let mut idle = 0;
-        // A file that was renamed is left after it was idle for a while.
-        while idle < 4 {
+        // Each file that was renamed is left after it was idle for three reads, though nothing was written to it.
+        while idle < 4 * (self.rotations + 1) {
             idle = if self.read_once(false) { 0 } else { idle + 1 };
         }
     }
