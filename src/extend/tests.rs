@@ -43,6 +43,12 @@ struct FakeHost {
     start: Instant,
 }
 
+/// The moment on the clock of the runtime, which the tests drive.
+#[expect(clippy::disallowed_methods, reason = "it is virtual time")]
+fn started() -> Instant {
+    Instant::now()
+}
+
 fn name(text: &str) -> NodeName {
     NodeName::parse(text).expect("a name")
 }
@@ -211,7 +217,7 @@ impl Cluster {
         self.world.members.lock().insert(name.to_owned(), State::Alive);
         let changes = Arc::new(SystemChanges::default());
         self.world.changes.lock().push(changes.clone());
-        let host = FakeHost { name: name.to_owned(), world: self.world.clone(), start: Instant::now() };
+        let host = FakeHost { name: name.to_owned(), world: self.world.clone(), start: started() };
         let runner: Box<dyn Runner> = Box::new(LoggingRunner(self.log.clone()));
         let mut supervisor =
             Supervisor::with_runners(Arc::new(host), BTreeMap::from([(ExtensionKind::Pull, runner)]));
@@ -283,7 +289,7 @@ fn what_a_member_cannot_run_goes_to_another() {
         for index in 0..10 {
             assert_eq!(cluster.runners(&format!("pull/{index}")), ["b"]);
         }
-        let host = FakeHost { name: "a".into(), world: cluster.world.clone(), start: Instant::now() };
+        let host = FakeHost { name: "a".into(), world: cluster.world.clone(), start: started() };
         let listed = super::list(ExtensionKind::Pull, &host);
         assert_eq!(listed.len(), 10);
         assert_eq!(listed[0].runner.as_deref(), Some("b"));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::bucket::Bucket;
 use crate::harness::command::{Output, binary, run};
+use crate::harness::wait::{pause, throughout};
 use crate::harness::{Http, Node, NodeConfig, eventually};
 
 pub const LONG: Duration = Duration::from_secs(40);
@@ -94,8 +95,7 @@ pub fn whole_life(start: impl Fn(&str) -> NodeConfig, text: &str) {
         (&Value::Null, &json!(201), &json!(1))
     );
     // Nothing has changed, so nothing is written.
-    std::thread::sleep(Duration::from_millis(2_500));
-    assert_eq!(listed(&node, "n").len(), 1);
+    throughout("there is one archive", Duration::from_millis(2_500), || listed(&node, "n").len() == 1);
     let before = table(&node, "s/**");
     let moment = crate::harness::wall_us();
     node.put("s/1", json!("changed"));
@@ -211,7 +211,7 @@ fn old_archives_go_and_none_loses_its_parent() {
             let has_parent = parent.is_none_or(|parent| all.iter().any(|other| other["id"] == *parent));
             assert!(has_parent, "{archive} of {all:?}");
         }
-        std::thread::sleep(Duration::from_millis(100));
+        pause();
         (seen.len() >= 7).then_some(())
     });
     assert!(node.metric("anode_archives_removed_total", &[]) >= 3.0);

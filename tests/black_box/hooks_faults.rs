@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::harness::clock::ShiftedClock;
 use crate::harness::receiver::{Reaction, Receiver};
 use crate::harness::tls::Authority;
+use crate::harness::wait::throughout;
 use crate::harness::{Node, NodeConfig, eventually, ports};
 use crate::hooks::{LONG, put_hook, records, start_hook, state, values};
 
@@ -120,8 +121,7 @@ fn gone_ends_it_until_it_is_put_anew() {
     let told = eventually("it is dead", LONG, || Some(state(&node, "h")).filter(|told| told["dead"] == true));
     assert!(told["error"].as_str().is_some_and(|error| error.contains("410")), "{told}");
     node.put("s", json!(2));
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(receiver.requests().len(), 1, "nothing more is sent");
+    throughout("nothing more is sent", Duration::from_secs(2), || receiver.requests().len() == 1);
     assert_eq!(node.metric("anode_hook_ended_total", &[]), 1.0);
     assert_eq!(put_hook(&node, "h", definition).status, 200);
     // What came meanwhile comes now.

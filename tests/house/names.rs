@@ -58,8 +58,8 @@ fn define<'a>(file: &'a File, all: &mut BTreeMap<(bool, String), Vec<Definition<
         let is_constant = matches!(token, "const" | "static");
         let is_type = matches!(token, "struct" | "enum" | "union" | "trait" | "type");
         let Some(&name) = tokens.get(at + 1) else { return };
-        // Behind `<` or a comma it is a generic parameter.
-        let is_generic = matches!(tokens[..at].last(), Some(&"<" | &","));
+        // Behind `<` or a comma it is a generic parameter, and behind a quote a lifetime.
+        let is_generic = matches!(tokens[..at].last(), Some(&"<" | &"," | &"'"));
         let is_named = is_name(name) && !matches!(name, "_" | "fn");
         if depth > 0 || !(is_constant || is_type) || is_generic || !is_named {
             continue;
@@ -107,6 +107,7 @@ mod tests {
             ("pub struct Len;", "pub const LEN: u8 = 1;"),
             ("pub const fn f() {}", "pub const fn f() {}"),
             ("const _: () = ();", "const _: () = ();"),
+            ("fn f() -> &'static str {}", "fn g() -> &'static str {}"),
             ("impl A { pub const LEN: u8 = 1; }", "impl B { pub const LEN: u8 = 1; }"),
             ("fn f() -> u8 { const LEN: u8 = 1; LEN }", "fn f<const N: usize>() {}\npub const LEN: u8 = 1;"),
             ("#[cfg(test)]\nmod tests { pub struct Frame; }", "pub struct Frame;"),

@@ -34,7 +34,7 @@ pub(in crate::extend::pull) async fn run(
         let end = run_once(definition, settings, folder, feed).await;
         let ran_us = feed.target().now().mono_us.saturating_sub(started_us);
         let is_done = end.is_success && settings.every_us > 0;
-        if !is_done && !(is_once && end.is_success) {
+        if !(is_done || is_once && end.is_success) {
             feed.fail(end.why);
         }
         if is_once {
