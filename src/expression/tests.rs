@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cel::objects::Map as OtherMap;
 use cel::{Context, Env, Value as OtherValue};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -381,10 +382,18 @@ fn any_expression() -> impl Strategy<Value = String> {
     })
 }
 
+/// The seed of the expressions that are compared.
+fn seed() -> RngSeed {
+    let given = std::env::var("ANODE_EXPRESSIONS").ok().and_then(|text| text.parse().ok());
+    RngSeed::Fixed(given.unwrap_or(1))
+}
+
 const COMPARED: &str = r#"{"a":3,"b":"abc","c":{"d":2.5},"l":[1,"a",null]}"#;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    // The cases are the same in every run, so that what the other interpreter makes of a new one fails nobody's change.
+    // `ANODE_EXPRESSIONS` is another seed, to look for more.
+    #![proptest_config(ProptestConfig { cases: 3_000, rng_seed: seed(), ..ProptestConfig::default() })]
 
     /// Whatever has a value for the other interpreter has the same value here. The other way round, arithmetic with
     /// numbers of several kinds has a value only here.
@@ -414,6 +423,8 @@ proptest! {
             (Some(Ok(value)), Err(bad)) => {
                 prop_assert!(bad.message.contains("there is no variable"), "{text}: {bad}, but {value:?}");
             }
+            // It leaves a map out that is added to a list, for which there is no sum in CEL.
+            (Some(Ok(_)), Ok(Err(error))) if error.to_string().contains("does not take list and map") => {}
             (Some(Ok(value)), Ok(Err(error))) => {
                 let is_json = !other_text(&value).contains(['?', '(']);
                 prop_assert!(!is_json, "{text}: {error}, but {value:?}");
@@ -421,6 +432,11 @@ proptest! {
             _ => {}
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     /// Any text is read or refused, and what is read can be evaluated.
     #[test]
