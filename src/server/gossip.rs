@@ -104,9 +104,10 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// Registers the sockets and starts the machine of a node with this number of workers.
+    /// Registers the sockets and starts the machine of a node with this number of workers. `registries` are those of the
+    /// event loop, made before clients could use up the files that this process may open.
     pub fn new(
-        registry: &Registry,
+        registries: [Registry; 2],
         sockets: Sockets,
         seeds: Receiver<Vec<SocketAddr>>,
         config: MachineConfig,
@@ -114,9 +115,10 @@ impl Gossip {
         now: Now,
     ) -> std::io::Result<Gossip> {
         let Sockets { udp, mut tcp } = sockets;
-        let datagrams = DatagramSocket::new(udp, registry.try_clone()?, tokens::DATAGRAMS)?;
-        registry.register(&mut tcp, tokens::PEERS, Interest::READABLE)?;
-        let streams = PeerStreams::new(registry.try_clone()?, tcp);
+        let [of_datagrams, of_streams] = registries;
+        let datagrams = DatagramSocket::new(udp, of_datagrams, tokens::DATAGRAMS)?;
+        of_streams.register(&mut tcp, tokens::PEERS, Interest::READABLE)?;
+        let streams = PeerStreams::new(of_streams, tcp);
         Ok(Gossip {
             machine: Machine::new(config, now),
             datagrams,

@@ -214,7 +214,7 @@ impl Node {
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
         traces::start(shared.traces(), ended.clone(), &mut handle.threads)?;
-        let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, polls.len()));
+        let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, &polls)?);
         let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
             let Some(control) = &handle.control else { break };
@@ -461,7 +461,9 @@ fn gossip_starter(
     config: cluster::MachineConfig,
     sockets: Sockets,
     seeds: Receiver<Vec<SocketAddr>>,
-    workers: usize,
-) -> StartGossip {
-    Box::new(move |registry, now| Gossip::new(registry, sockets, seeds, config, workers, now))
+    polls: &[mio::Poll],
+) -> io::Result<StartGossip> {
+    let first = polls.first().ok_or(io::ErrorKind::NotFound)?.registry();
+    let (registries, workers) = ([first.try_clone()?, first.try_clone()?], polls.len());
+    Ok(Box::new(move |now| Gossip::new(registries, sockets, seeds, config, workers, now)))
 }

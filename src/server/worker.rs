@@ -40,7 +40,7 @@ const WAIT_US_MAX_CONGESTED: u64 = 5_000;
 const LAST_ACCEPTS: usize = 256;
 
 /// Starts the cluster machine on worker 0, once the store is loaded.
-pub type StartGossip = Box<dyn FnOnce(&mio::Registry, Now) -> io::Result<Gossip> + Send>;
+pub type StartGossip = Box<dyn FnOnce(Now) -> io::Result<Gossip> + Send>;
 
 /// One event loop.
 pub struct Worker {
@@ -260,7 +260,7 @@ impl Worker {
         if phase == Phase::Serving {
             self.clients.handle_loaded();
             if let Some(start) = self.start_gossip.take() {
-                let mut gossip = start(self.poll.registry(), now)?;
+                let mut gossip = start(now)?;
                 gossip.restore(now, &self.shared);
                 self.gossip = Some(gossip);
             }
