@@ -6,7 +6,7 @@ use std::fmt;
 /// The reason why a text is not an expression, with the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadExpression {
-    /// What is wrong, in words.
+    /// The reason why the text is no expression, for people to read.
     pub message: String,
     /// Number of the line, from 1.
     pub line: u32,

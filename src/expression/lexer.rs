@@ -2,7 +2,7 @@
 
 use super::error::BadExpression;
 
-/// What a word or sign is.
+/// The kinds of words and signs in the text of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LexemeKind {
     /// A name, or a word such as `true` and `in`.

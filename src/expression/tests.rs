@@ -112,7 +112,7 @@ fn texts_times_and_functions_have_values() {
         ("data.temp > 30 ? data : reject('cold ' + string(data.temp))", "Reject(\"cold 21\")"),
         ("data.temp > 20 ? data : 1", "Unchanged"),
         ("latest('x')", "null"),
-        // What has no value.
+        // Expressions without a value, each with a part of the reason that is given.
         ("data.nope", "there is no data.nope"),
         ("data.temp.x", "there is no data.temp.x"),
         ("1 / 0", "a number is divided by zero"),

@@ -19,7 +19,7 @@ use crate::protocol::refusal::Refusal;
 /// Most bytes of the reasons of one member, so that the record stays small whatever definitions there are.
 const REASON_BYTES_MAX: usize = 160;
 
-/// What one member says of itself.
+/// The record by which one member tells the others which definitions it cannot run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {
     /// Boot number of the life of the member that says so, as members see it: it may take a new one while it runs.

@@ -74,8 +74,7 @@ pub(super) async fn put(
     drop(body);
     let published = tell(&app, kind.record_name(&name), DraftPayload::Json(&text)).await?;
     tracing::info!(kind = kind.as_str(), %name, "an admin puts a definition");
-    let answer = json!({"name": name.as_str(), "ts": published.ts});
-    leased_json(&app, answer.to_string().into_bytes())
+    changed(&app, &name, published.ts)
 }
 
 /// Takes a definition away, with its state.
@@ -103,8 +102,7 @@ pub(super) async fn delete(
         middleware::clean(&app, &name).await?;
     }
     tracing::info!(kind = kind.as_str(), %name, "an admin takes a definition away");
-    let answer = json!({"name": name.as_str(), "ts": published.ts});
-    leased_json(&app, answer.to_string().into_bytes())
+    changed(&app, &name, published.ts)
 }
 
 /// Ends whatever else was told of a definition: how far a webhook came, or which archives there are. Archives themselves
@@ -136,6 +134,11 @@ async fn end_the_rest(kind: ExtensionKind, name: &ExtensionName, app: &App) -> R
             return Ok(());
         }
     }
+}
+
+/// The answer to a change of a definition, whose record has the timestamp `ts`.
+fn changed(app: &App, name: &ExtensionName, ts: u64) -> HandlerResult {
+    leased_json(app, json!({"name": name.as_str(), "ts": ts}).to_string().into_bytes())
 }
 
 async fn listed(kind: ExtensionKind, app: &App) -> Result<Vec<ListedExtension>, Problem> {

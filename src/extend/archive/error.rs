@@ -25,7 +25,7 @@ pub enum ArchiveError {
     Damaged {
         /// Name of the archive and of the object in it.
         what: String,
-        /// What does not fit.
+        /// The reason: the hash, the length or the field that differs from the manifest.
         why: String,
     },
     /// This node cannot do it now.

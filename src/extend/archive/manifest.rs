@@ -15,7 +15,7 @@ pub const MANIFEST_NAME: &str = "manifest.json";
 pub const MANIFEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most frames of an archive, 64 GiB of records. More would not fit into one folder of IPFS that is a single block.
 pub const ARCHIVE_FRAMES_MAX: usize = 8_192;
-/// What a manifest says that it is.
+/// Value of the field `format` in every manifest, by which a reader knows that a document is one.
 const FORMAT: &str = "anode.archive";
 /// Version of the format.
 const ARCHIVE_VERSION: u32 = 1;

@@ -41,7 +41,7 @@ const DURABLE_WAITS_MAX: u32 = 500;
 /// Most refusals that are told one by one.
 const REFUSALS_TOLD_MAX: usize = 20;
 
-/// What is to be restored.
+/// The archive that an admin asks to restore, and which of its records.
 #[derive(Clone, Debug)]
 pub struct RestoreAsked {
     /// Id of the archive.
@@ -54,7 +54,7 @@ pub struct RestoreAsked {
     pub as_new: bool,
 }
 
-/// What became of the records.
+/// Numbers of the records of a restore by their outcome.
 #[derive(Debug, Default)]
 struct RestoredCounts {
     applied: u64,

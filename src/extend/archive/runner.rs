@@ -24,7 +24,7 @@ const LONGEST_AGAIN_US: u64 = 300_000_000;
 /// Longest sleep, in microseconds: the clock may be set meanwhile.
 const SLEEP_US_MAX: u64 = 10_000_000;
 
-/// What runs the definitions of archives.
+/// Runs the definitions of archives at the member that is elected for each: it writes them at their intervals.
 #[derive(Debug)]
 pub struct ArchiveRunner;
 

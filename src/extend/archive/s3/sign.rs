@@ -8,7 +8,7 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// The name of the service.
 const SERVICE: &str = "s3";
 
-/// Who signs, and for which region.
+/// Signs requests to S3 with one pair of keys, for one region.
 #[derive(Clone)]
 pub struct S3Signer {
     /// Public id of the key.
