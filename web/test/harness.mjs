@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-const binary = process.env.ANODE_BINARY ?? path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, "target"), "debug/anode");
+const binary = process.env.ANODE ?? path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, "target"), "debug/anode");
 
 /** Milliseconds within which everything that a test waits for must have happened, also on a machine under load. */
 export const PATIENCE_MS = 30_000;
