@@ -53,6 +53,9 @@ pub const EXPIRED_PART: u64 = 4;
 /// Largest datagram between nodes, in bytes without IP and UDP headers. Every path that carries IPv6
 /// transports it unfragmented.
 pub const DATAGRAM_BYTES_MAX: usize = 1_200;
+/// Largest datagram between nodes, in bytes without IP and UDP headers, where the path was found to carry it. With
+/// IPv6 and UDP headers it fits into a frame of 9,000 bytes, as networks for large frames and loopback have.
+pub const DATAGRAM_BYTES_CEILING: usize = 8_900;
 /// Size of the IP and UDP headers of a datagram, in bytes. The metrics of gossip traffic include them.
 pub const DATAGRAM_HEADER_BYTES: usize = 28;
 /// Largest batch, in bytes, that is sent as fragments in datagrams; peers pull larger ones over TCP. Up to
@@ -218,7 +221,8 @@ const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < SHAPES_PER_CONNECTIO
 const _: () = assert!(INTRICATE_SHAPES_PER_CONNECTION_MAX < INTRICATE_SHAPES_PER_WORKER_MAX);
 const _: () = assert!(INTRICATE_FILTERS_PER_CONNECTION_MAX < INTRICATE_FILTERS_PER_WORKER_MAX);
 const _: () = assert!(SCAN_STEPS_PER_SESSION < SCAN_STEPS_PER_TURN);
-const _: () = assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_MAX);
+const _: () =
+    assert!(FRAGMENTED_BYTES_MAX > DATAGRAM_BYTES_CEILING && DATAGRAM_BYTES_CEILING > DATAGRAM_BYTES_MAX);
 const _: () = assert!(6 * HEADS_BYTES_MAX <= DATAGRAM_BYTES_MAX);
 // An update of a member that does not fit into a datagram would block the queue of updates for ever, as in
 // alertmanager#1340.

@@ -21,7 +21,7 @@ use super::wire::{Body, OpenedDatagram, Riders, Said, VERSION, Wire};
 use super::{Effect, Known, Machine, MachineConfig, StreamEvent, StreamId, StreamOutput};
 use crate::config::Profile;
 use crate::fuzzing::{Pieces, join};
-use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::limits::DATAGRAM_BYTES_CEILING;
 use crate::proto::gossip as proto;
 use crate::record::{NodeName, Now, wire as record_wire};
 use crate::sim::SimReplica;
@@ -102,7 +102,7 @@ impl Node {
             assert!(effects <= EFFECTS_MAX, "no end of effects");
             match effect {
                 Effect::Datagram { to, bytes } => {
-                    assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", bytes.len());
+                    assert!(bytes.len() <= DATAGRAM_BYTES_CEILING, "{} bytes", bytes.len());
                     if !self.is_member(to) {
                         self.strangers.entry(to).or_default().1 += bytes.len();
                     }
@@ -197,7 +197,7 @@ fn comes_back(from: SocketAddr, datagram: &[u8]) {
         Said::Compare(compare) => (Said::Compare(compare.clone()), Body::Compare(compare)),
     };
     let written = ours.datagram(from, written, Riders::default());
-    if written.len() <= DATAGRAM_BYTES_MAX {
+    if written.len() <= DATAGRAM_BYTES_CEILING {
         let mut theirs = Wire::new(CLUSTER, 9, Checksum);
         let again = theirs.open(from, &written).map(|opened| format!("{:?}", opened.body));
         assert_eq!(again, Ok(format!("{said:?}")), "said again, understood differently");

@@ -29,7 +29,7 @@ use super::swim::{ClockVerdict, Known, SeedInfo, Swim, SwimOutput};
 use super::told_keys::ToldKeys;
 use super::wire::{Body, OpenedDatagram, Riders, Said, Wire};
 use super::{Effect, Heads, MachineConfig, Replica};
-use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX};
+use crate::limits::{DATAGRAM_BYTES_CEILING, DATAGRAM_HEADER_BYTES, HEADS_BYTES_MAX};
 use crate::record::{Now, SharedRecord};
 
 /// A node's part in the cluster, whose messages are protected by a seal `S`.
@@ -489,7 +489,7 @@ impl<S: Seal> Machine<S> {
     }
 
     fn send(&mut self, to: SocketAddr, bytes: Bytes) {
-        debug_assert!(bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes", bytes.len());
+        debug_assert!(bytes.len() <= DATAGRAM_BYTES_CEILING, "{} bytes", bytes.len());
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += (bytes.len() + DATAGRAM_HEADER_BYTES) as u64;
         self.effects.push_back(Effect::Datagram { to, bytes });

@@ -39,7 +39,7 @@ use super::seal::{
 use super::spread::Packet;
 use super::swim::message::{SwimMessage, Update};
 use super::swim::wire as members;
-use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::limits::{DATAGRAM_BYTES_CEILING, DATAGRAM_BYTES_MAX};
 use crate::proto::gossip as proto;
 use crate::record::fields::{Fields, Malformed, write_fixed64, write_message, write_number, write_varint};
 
@@ -191,7 +191,7 @@ impl<S: Seal> Wire<S> {
         let prefix = open_prefix(datagram)?;
         let Unsealed { sender, body, is_fresh } = self.seal.open(from, datagram)?;
         let (kind, boot) = check_header(self.cluster, prefix, sender)?;
-        if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_MAX {
+        if kind != KIND_DATAGRAM || datagram.len() > DATAGRAM_BYTES_CEILING {
             return Err(SealRefusal::Corrupt);
         }
         if body.starts_with(&SPREAD_TAG) {

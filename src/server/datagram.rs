@@ -18,7 +18,7 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
-use crate::limits::DATAGRAM_BYTES_MAX;
+use crate::limits::DATAGRAM_BYTES_CEILING;
 
 /// Number of buffers that one system call receives into.
 const RECEIVE_BUFFERS: usize = 8;
@@ -230,7 +230,7 @@ fn arrange(queue: &mut VecDeque<(SocketAddr, Bytes)>) {
     queue.make_contiguous().sort_by(order);
 }
 
-const _: () = assert!(DATAGRAM_BYTES_MAX < RECEIVE_BYTES && DATAGRAM_BYTES_MAX < JOINED_BYTES_MAX);
+const _: () = assert!(DATAGRAM_BYTES_CEILING < RECEIVE_BYTES && DATAGRAM_BYTES_CEILING < JOINED_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,8 @@
 //! The behaviour of links and machines, as far as a scenario may set it.
 
+/// Largest datagram that an Ethernet carries, in bytes.
+pub const ETHERNET_BYTES: usize = 1_500;
+
 /// One-way delay of datagrams that are not held up, in microseconds; evenly distributed between both bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
@@ -20,6 +23,8 @@ pub struct Conditions {
     pub between_zones: Option<Delay>,
     /// Probability that a datagram is lost.
     pub loss_per_million: u32,
+    /// Largest datagram that the links carry, in bytes, headers included. Larger ones are lost.
+    pub path_bytes: usize,
     /// Whether datagrams are lost in bursts: every directed pair of nodes has times of 10 ms in which half of
     /// its datagrams are lost, as often as makes the mean `loss_per_million`, which must then be at most a
     /// half.
@@ -48,6 +53,7 @@ impl Conditions {
             delay_us_max: 1_500,
             between_zones: None,
             loss_per_million: 0,
+            path_bytes: ETHERNET_BYTES,
             is_bursty: false,
             duplicates_per_million: 0,
             reordered_per_million: 0,

@@ -183,7 +183,7 @@ impl Network {
             return arrivals;
         }
         let loss_per_million = self.loss_per_million(left_us, from, to);
-        if self.random.happens(loss_per_million) {
+        if self.random.happens(loss_per_million) || bytes > self.conditions.path_bytes {
             self.traffic.lost += 1;
             return arrivals;
         }

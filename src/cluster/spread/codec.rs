@@ -9,23 +9,22 @@ use prost::encoding::encoded_len_varint;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::{Batch, RecordsPlace};
-use crate::limits::NODE_NAME_BYTES_MAX;
+use crate::limits::{DATAGRAM_BYTES_MAX, NODE_NAME_BYTES_MAX};
 use crate::record::compact::{COMPACT_BYTES_MIN, CompactReader, CompactWriter};
 use crate::record::fields::{Fields, Malformed, write_bytes, write_fixed64, write_number, write_varint};
 use crate::record::{NodeName, SharedRecord};
 
 /// Length of an epoch, a period in which the same delegates are chosen, in microseconds.
 const EPOCH_US: u64 = 100_000;
-/// Most bytes of a batch of several records: it fits into a datagram together with its part's header. A larger
-/// record is a batch of its own, and travels in fragments or is pulled.
+/// Most bytes of a batch of several records that fits into every datagram, together with its part's header. Where
+/// datagrams may be larger, so may batches. A larger record is a batch of its own, and travels in fragments or is
+/// pulled.
 pub(super) const BATCH_BYTES_MAX: usize = 1_024;
 /// Most records that are taken from a batch of another node: none that was packed here has more.
 const RECORDS_MAX: u64 = 1_024;
 /// Most sequence numbers that one batch may cover. It covers records that were superseded while they waited,
 /// and there are no more of those than an origin accepts in the meantime.
 const COVERED_MAX: u64 = 1 << 32;
-
-const _: () = assert!(BATCH_BYTES_MAX / COMPACT_BYTES_MIN <= RECORDS_MAX as usize, "what is packed is read");
 
 /// The fields of a batch, as they are on the wire.
 #[derive(Clone, Copy, Default)]
@@ -127,11 +126,23 @@ impl<'a> BatchFields<'a> {
     }
 }
 
-/// Packs an origin's records into batches that cover every sequence number above `head`. The records must
-/// ascend by number, and be above `head`.
+/// Packs as [`pack_for`] does, for datagrams that every path carries.
+#[cfg(any(test, fuzzing))]
 pub(super) fn pack(
     origin: &NodeName,
     boot: u64,
+    head: u64,
+    now_us: u64,
+    records: &[SharedRecord],
+) -> Vec<Batch> {
+    pack_for(DATAGRAM_BYTES_MAX, (origin, boot), head, now_us, records)
+}
+
+/// Packs the records of an origin's life into batches that cover every sequence number above `head`, and fit into
+/// datagrams of `datagram_bytes`. The records must ascend by number, and be above `head`.
+pub(super) fn pack_for(
+    datagram_bytes: usize,
+    (origin, boot): (&NodeName, u64),
     head: u64,
     now_us: u64,
     records: &[SharedRecord],
@@ -140,11 +151,12 @@ pub(super) fn pack(
     let covered = last.birth.seq.saturating_sub(head);
     let line = BatchFields { origin: origin.as_str(), boot, epoch: now_us / EPOCH_US, ..Default::default() };
     let numbers = [boot, line.epoch, last.birth.seq, covered, covered];
-    let records_bytes_max = BATCH_BYTES_MAX - header_bytes(origin, &numbers);
+    let bytes_max = BATCH_BYTES_MAX + datagram_bytes.saturating_sub(DATAGRAM_BYTES_MAX);
+    let records_bytes_max = bytes_max - header_bytes(origin, &numbers);
     let mut writer = CompactWriter::new(head, records_bytes_max);
     let (mut batches, mut head) = (Vec::new(), head);
     for record in records {
-        if !writer.push(record, records_bytes_max) {
+        if writer.count() == RECORDS_MAX || !writer.push(record, records_bytes_max) {
             batches.push(line.batch_of(origin, head, &writer));
             head = writer.last_seq();
             writer.begin_next();

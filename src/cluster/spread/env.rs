@@ -11,6 +11,7 @@ use super::duty::RangeTask;
 use super::lines::Lines;
 use super::link::Link;
 use super::links::Links;
+use super::path::PathUse;
 use super::span::Span;
 use super::stats::SpreadStats;
 use super::timers::{Timer, Timers};
@@ -36,7 +37,7 @@ pub(super) struct Me {
     pub place: u64,
     /// Name of the zone; empty if the node has none.
     pub zone: Arc<str>,
-    /// Most bytes of one encoded packet.
+    /// Most bytes of one encoded packet that every path carries.
     pub packet_bytes_max: usize,
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Base {
     pub lines: Lines,
     /// The links to peers.
     pub links: Links,
+    /// The sizes of datagrams that the paths carry over which this node's own records go.
+    pub paths: PathUse,
     /// Timers for actions that are due later.
     pub timers: Timers,
     /// Counts since the start.

@@ -147,6 +147,9 @@ impl Draw {
             }],
             holding: Some(proto::Holding { member: self.any(), ids: vec![self.any()] }),
             uncounted: vec![self.any()],
+            probe: self.any(),
+            padding: vec![0; self.below(9) as usize].into(),
+            carried: self.any(),
         }
     }
 }

@@ -21,6 +21,7 @@ use self::agenda::{Agenda, Event};
 use self::members::identity_in;
 pub(super) use self::members::{Node, address, identity, record, ring_of};
 use self::streams::Streams;
+use super::path::PATH_BYTES;
 use super::tree::mix;
 use super::{Opened, PeerLife, SPREAD_BYTES_MAX};
 use crate::cluster::Replicated;
@@ -59,6 +60,8 @@ pub(super) struct World {
     apply_us: (u64, u64),
     /// Most bytes that a node sends in a millisecond; 0: any number.
     pub rate: u64,
+    /// Most bytes of a message that the path from the first node to the second carries; larger ones vanish.
+    pub path_bytes: Box<dyn Fn(usize, usize) -> usize>,
     /// Whether messages from the first node to the second are dropped.
     pub is_cut: Box<dyn Fn(usize, usize) -> bool>,
     /// Called with every part that is sent.
@@ -107,6 +110,7 @@ impl World {
             stalls: (0, 0, 0),
             apply_us: (0, 0),
             rate: 0,
+            path_bytes: Box::new(|_, _| SPREAD_BYTES_MAX),
             is_cut: Box::new(|_, _| false),
             on_part: Box::new(|_, _, _| {}),
             hops_max: 0,
@@ -213,7 +217,7 @@ impl World {
         self.take_batches(index);
         while let Some((to, message)) = self.nodes[index].spread.poll_send() {
             let bytes = message.encoded_len();
-            assert!(bytes <= SPREAD_BYTES_MAX, "{bytes} bytes");
+            assert!(bytes <= SPREAD_BYTES_MAX + PATH_BYTES[2] - PATH_BYTES[0], "{bytes} bytes");
             let message = message.to_proto();
             assert_eq!(message.encoded_len(), bytes);
             self.note_sent(index, to, &message.encode_to_vec());
@@ -229,7 +233,7 @@ impl World {
             let copies = if self.random() % 1_000 < self.duplicates { 2 } else { 1 };
             for _ in 0..copies {
                 let delay_us = DELAY_US.0 + self.random() % (DELAY_US.1 - DELAY_US.0 + 1);
-                if !self.is_lost(index, to) {
+                if bytes <= (self.path_bytes)(index, to) && !self.is_lost(index, to) {
                     let message = Box::new(message.clone());
                     self.agenda.add(leaves_us + delay_us, Event::Arrive { from: index, to, message });
                 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::answers::{Answers, RECEIPT_DELAY_US};
 use super::dues::Dues;
 use super::lateness::Lateness;
+use super::path::PathSize;
 use super::rtt::Rtt;
 use super::seqs::SeqRange;
 use super::silence::Silence;
@@ -72,6 +73,10 @@ pub(super) struct Link {
     pub rtt: Option<Rtt>,
     /// Answers to the parts that the peer sent.
     pub answers: Answers,
+    /// The size of the datagrams that the path to the peer carries.
+    pub path: PathSize,
+    /// Number of the last probe of the peer, until it is answered.
+    pub carried: Option<u64>,
     /// Whether the link stands in the list of those with something to send.
     pub is_ready: bool,
     /// Number of the next part.
@@ -114,6 +119,8 @@ impl Link {
             zone: None,
             rtt: None,
             answers: Answers::default(),
+            path: PathSize::default(),
+            carried: None,
             is_ready: false,
             next_number: first_number,
             unsettled: Unsettled::default(),
@@ -264,8 +271,8 @@ impl Link {
     }
 
     /// Takes the first part off the queue: it was sent just now in `bytes` bytes, and is to be checked at
-    /// `due_us`.
-    pub fn fly(&mut self, now_us: u64, bytes: usize, due_us: u64) {
+    /// `due_us`. `is_large`: with the part the datagram is larger than every path carries.
+    pub fn fly(&mut self, now_us: u64, bytes: usize, due_us: u64, is_large: bool) {
         let Some(number) = self.queue.pop_front() else { return };
         let Some(sent) = self.unsettled.get_mut(number) else { return };
         debug_assert!(sent.flying == 0 && due_us != 0, "number {number} is in flight already");
@@ -280,6 +287,7 @@ impl Link {
             sent.first_us = now_us;
         }
         sent.flying = bytes as u32;
+        sent.is_large = is_large;
         let queued_bytes = sent.bytes as usize;
         self.dues.push(&self.unsettled, due_us, number);
         self.unqueue(queued_bytes);
@@ -323,6 +331,7 @@ impl Link {
         if self.boot != boot {
             self.boot = boot;
             self.answers.forget();
+            self.path.restart();
         }
         self.used_us = now_us;
         self.silence.hear(now_us);

@@ -21,8 +21,8 @@
 //!
 //! - [`lines`]: which records of each life of an origin are held, and which ranges are in custody;
 //! - [`links`]: the peers. A [`link`] numbers parts and keeps those that are [`unsettled`], with the times at
-//!   which they are due ([`dues`]); it has a round trip ([`rtt`]), a congestion [`window`], the [`answers`]
-//!   that the peer is to be given, and knows about the peer's [`silence`] and [`lateness`]; [`assembly`] joins
+//!   which they are due ([`dues`]); it has a round trip ([`rtt`]), a congestion [`window`], the size of the
+//!   datagrams that its [`path`] carries, the [`answers`] that the peer is to be given, and knows about the peer's [`silence`] and [`lateness`]; [`assembly`] joins
 //!   fragments that come over it;
 //! - [`timers`], of which obsolete ones are dropped by [`stale`], and [`stats`].
 //!
@@ -73,6 +73,7 @@ mod link;
 mod links;
 mod pack;
 mod packet;
+mod path;
 mod pending;
 mod places;
 mod receive;
@@ -95,6 +96,8 @@ mod wire;
 mod garbage_tests;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod path_tests;
 #[cfg(test)]
 mod pending_tests;
 #[cfg(test)]
@@ -119,6 +122,7 @@ use self::lines::Lines;
 use self::link::Link;
 use self::links::Links;
 use self::pack::Packer;
+use self::path::PathUse;
 use self::pending::PendingBatches;
 use self::receive::Intake;
 use self::replication::{Carried, Replication};
@@ -149,6 +153,8 @@ const SWEEP_US: u64 = 1_000_000;
 /// Combined with a machine's seed for the random numbers of spreading, so that they differ from those of
 /// other modules.
 const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
+/// The same for the numbers of probes.
+const PROBE_SEED_SALT: u64 = 0x5EED_0F90_BE55;
 
 /// One node's part in spreading. Sans-IO: call any `handle_*`, then [`Spread::poll_send`],
 /// [`Spread::poll_stream`] and [`Spread::poll_replicated`] until they return `None`, then
@@ -184,6 +190,7 @@ impl Spread {
             zones: Zones::default(),
             lines: Lines::new(&config.name, config.boot),
             links: Links::new(rtt_us),
+            paths: PathUse::default(),
             timers: Timers::default(),
             stats: SpreadStats::default(),
         };
@@ -193,7 +200,7 @@ impl Spread {
             replication: Replication::new(base.me.life, base.me.packet_bytes_max),
             bodies: Bodies::new(),
             pending: PendingBatches::default(),
-            packer: Packer::default(),
+            packer: Packer::new(config.seed ^ PROBE_SEED_SALT),
             is_hermit: !config.has_seeds,
             is_sweeping: false,
             base,
@@ -228,7 +235,8 @@ impl Spread {
             }
         } else {
             let me = &self.base.me;
-            for batch in codec::pack(&me.name, me.boot, head, self.base.now_us, fresh) {
+            let life = (&me.name, me.boot);
+            for batch in codec::pack_for(self.base.paths.usual_bytes(), life, head, self.base.now_us, fresh) {
                 self.publish(ring, &Arc::new(batch), &awaited);
             }
         }

@@ -10,6 +10,7 @@ use super::env::Base;
 use super::link::Link;
 use super::packet::Packet;
 use super::timers::Timer;
+use crate::cluster::random::Random;
 use crate::limits::HEADS_BYTES_MAX;
 
 /// Least time between two packets with records that bring heads as well, in microseconds: as long as a gap
@@ -17,20 +18,34 @@ use crate::limits::HEADS_BYTES_MAX;
 const HEADS_PAUSE_US: u64 = 50_000;
 
 /// Fills packets, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Packer {
     /// A packet that was sent, whose memory is used for the next one.
     spare: Packet,
     /// When a packet with records may bring heads again, in microseconds.
     heads_due_us: u64,
+    /// Gives probes their numbers.
+    random: Random,
 }
 
 impl Packer {
+    /// Begins without a packet. The numbers of probes follow from the seed.
+    pub fn new(seed: u64) -> Packer {
+        Packer { spare: Packet::default(), heads_due_us: 0, random: Random::new(seed) }
+    }
+
     /// The next packet, and where to send it. `None`: nothing waits that may be sent now.
     pub fn poll(&mut self, base: &mut Base, custody: &mut Custody) -> Option<(SocketAddr, Packet)> {
         while let Some(id) = base.links.pop_ready() {
             let Some(link) = base.links.get(id) else { continue };
             let to = link.to;
+            if link.path.is_probe_due()
+                && let Some(probe) = self.probe(base, id)
+            {
+                base.links.mark_ready(id);
+                return Some((to, probe));
+            }
+            let Some(link) = base.links.get(id) else { continue };
             let may_send_parts = match link.window().paced_until_us(base.now_us) {
                 Some(at_us) if link.next_queued().is_some() => {
                     base.timers.push(at_us, Timer::Pace { link: id });
@@ -52,6 +67,15 @@ impl Packer {
         None
     }
 
+    /// The packet that tries whether the path of a link carries a larger size, if that is to be tried now.
+    fn probe(&mut self, base: &mut Base, id: usize) -> Option<Packet> {
+        let number = self.random.next_u64();
+        let extra_bytes = base.links.get_mut(id)?.path.take_probe(base.now_us, number)?;
+        let packet = Packet::of_probe(number, base.me.packet_bytes_max + extra_bytes);
+        base.stats.control_bytes_sent += packet.encoded_len() as u64;
+        Some(packet)
+    }
+
     /// A packet for the peer of a link, if anything is to be sent now. Parts are left out unless
     /// `may_send_parts` is set.
     fn fill(
@@ -64,7 +88,13 @@ impl Packer {
         let link = base.links.get_mut(id)?;
         let receipt = link.answers.receipt(link.boot);
         let is_receipt_due = link.answers.due_us().is_some_and(|due_us| due_us <= base.now_us);
-        let mut packet = std::mem::take(&mut self.spare).begin(base.me.packet_bytes_max, receipt.as_ref());
+        let bytes_max = base.me.packet_bytes_max + link.path.extra_bytes();
+        let mut packet = std::mem::take(&mut self.spare).begin(bytes_max, receipt.as_ref());
+        if let Some(number) = link.carried
+            && packet.push_carried(number)
+        {
+            link.carried = None;
+        }
         while let Some(note) = link.next_note()
             && packet.push_note(note)
         {
@@ -84,7 +114,10 @@ impl Packer {
         // The parts that were just put in are not settled: the floor is below them.
         packet.set_floor(link.floor());
         link.used_us = base.now_us;
-        debug_assert!(packet.encoded_len() <= base.me.packet_bytes_max, "{} bytes", packet.encoded_len());
+        debug_assert!(packet.encoded_len() <= bytes_max, "{} bytes", packet.encoded_len());
+        if data_bytes > 0 && link.path.note_sent(base.now_us, packet.encoded_len()) {
+            base.links.mark_ready(id);
+        }
         base.stats.control_bytes_sent += packet.encoded_len().saturating_sub(data_bytes) as u64;
         Some(packet)
     }

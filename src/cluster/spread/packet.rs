@@ -41,6 +41,10 @@ const _: () = assert!(
     BATCH_BYTES_MAX + PART_BYTES <= packet_bytes_max(BODY_BYTES_MIN),
     "a batch of several records fits into one packet, whatever the seal"
 );
+/// Most bytes of a probe beside its padding, the floor included.
+const PROBE_FRAME_BYTES: usize = FLOOR_BYTES + 9 + 3;
+/// Bytes of the answer to a probe.
+const CARRIED_BYTES: usize = 9;
 /// Bytes of tag and length around a want or a lack.
 const NOTE_FRAME_BYTES: usize = 4;
 
@@ -65,6 +69,8 @@ pub struct Packet {
     holding: Option<(u64, Vec<u64>)>,
     /// Numbers of the peer's parts whose tallies are missing.
     uncounted: Vec<u64>,
+    /// The number of a probe, and the bytes of padding that make the packet as large as is to be tried.
+    probe: Option<(u64, usize)>,
     has_receipt: bool,
     has_notes: bool,
     /// Most bytes that the content takes, the floor included.
@@ -165,6 +171,29 @@ impl Packet {
         self.uncounted.push(number);
     }
 
+    /// A packet of `bytes` that tries whether the path carries it, for the peer to answer with `number`.
+    pub(super) fn of_probe(number: u64, bytes: usize) -> Packet {
+        let mut packet = Packet::new(bytes);
+        packet.probe = Some((number, bytes.saturating_sub(PROBE_FRAME_BYTES)));
+        packet
+    }
+
+    /// Adds the answer to a probe of the peer; `false`: it does not fit.
+    pub(super) fn push_carried(&mut self, number: u64) -> bool {
+        if self.bytes + CARRIED_BYTES > self.bytes_max {
+            return false;
+        }
+        write_fixed64(&mut self.rest, 11, number);
+        self.bytes += CARRIED_BYTES;
+        self.has_notes = true;
+        true
+    }
+
+    /// Returns whether the packet may be larger than `bytes`.
+    pub(super) fn is_large(&self, bytes: usize) -> bool {
+        self.bytes > bytes
+    }
+
     /// Sets the floor: the peer learns that all parts with smaller numbers are settled.
     pub(super) fn set_floor(&mut self, floor: u64) {
         self.floor = floor;
@@ -189,7 +218,7 @@ impl Packet {
     pub(in crate::cluster) fn encoded_len(&self) -> usize {
         let floor_bytes = if self.floor == 0 { 0 } else { 1 + encoded_len_varint(self.floor) };
         // Answers and questions of this kind are rare.
-        let asides_bytes = match self.holding.is_none() && self.uncounted.is_empty() {
+        let asides_bytes = match self.holding.is_none() && self.uncounted.is_empty() && self.probe.is_none() {
             true => 0,
             false => {
                 let mut asides = Vec::new();
@@ -208,7 +237,7 @@ impl Packet {
         self.write_asides(out);
     }
 
-    /// Appends answers to inquiries, and questions for tallies.
+    /// Appends answers to inquiries, questions for tallies, and a probe.
     fn write_asides(&self, out: &mut Vec<u8>) {
         if let Some((member, ids)) = &self.holding {
             write_message(out, 7, |out| {
@@ -217,6 +246,10 @@ impl Packet {
             });
         }
         write_numbers(out, 8, self.uncounted.iter().copied());
+        if let Some((number, padding)) = self.probe {
+            write_fixed64(out, 9, number);
+            write_bytes(out, 10, &vec![0; padding]);
+        }
     }
 }
 

@@ -70,6 +70,13 @@ impl Intake<'_> {
         }
         if let Some(link) = self.env.base.links.get_mut(id) {
             link.answers.raise_floor(packet.floor);
+            if let Some(number) = packet.carried {
+                link.path.handle_carried(now_us, number);
+            }
+            if packet.probe.is_some() {
+                link.carried = packet.probe;
+                self.env.base.links.mark_ready(id);
+            }
         }
         for part in packet.parts {
             self.take_part(id, part);

@@ -38,6 +38,8 @@ pub(super) struct UnsettledPart {
     pub bytes: u32,
     /// Whether the next try only asks whether the peer has the part.
     pub ask: bool,
+    /// Whether the part was last sent in a datagram that is larger than every path carries.
+    pub is_large: bool,
 }
 
 const _: () =
@@ -58,6 +60,7 @@ impl UnsettledPart {
             flying: 0,
             bytes: bytes as u32,
             ask,
+            is_large: false,
         }
     }
 }

@@ -63,6 +63,10 @@ pub struct Opened {
     pub(super) holding: Option<(u64, Vec<u64>)>,
     /// Numbers of the parts whose tallies the peer misses.
     pub(super) uncounted: Vec<u64>,
+    /// The number of a probe, which is to be answered.
+    pub(super) probe: Option<u64>,
+    /// The number of a probe of this node that the peer got.
+    pub(super) carried: Option<u64>,
 }
 
 impl Opened {
@@ -103,6 +107,8 @@ impl Opened {
                 (6, value) => opened.inquiries.extend(Inquiry::read(value)?),
                 (7, value) => opened.holding = Some(read_list(value, |ids, out| ids.append_fixed64(out))?),
                 (8, value) => value.append_numbers(&mut opened.uncounted)?,
+                (9, value) => opened.probe = Some(value.fixed64()?),
+                (11, value) => opened.carried = Some(value.fixed64()?),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@ mod incarnations;
 mod life;
 mod membership;
 mod network;
+mod paths;
 mod reach;
 mod records;
 mod replicated;

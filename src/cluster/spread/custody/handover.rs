@@ -191,11 +191,38 @@ impl Custody {
         let (zone, own_zone) = (&duty.part.zone, &env.base.me.zone);
         let is_far = !Arc::ptr_eq(zone, own_zone) && zone != own_zone;
         env.base.links.set_zone(link, is_far.then_some(zone));
+        self.queue_counted(env, replication, duty, link);
+    }
+
+    /// Puts a part on a link. If its batch is counted, the count goes on with the numbers that the part has there.
+    fn queue_counted(&mut self, env: &mut Env, replication: &mut Replication, duty: Duty, link: usize) {
+        let Some(to) = env.base.links.get(link).map(|link| link.to) else { return };
         if let Some(id) = self.queue(env, duty, link)
             && let Some(duty) = self.duties.get(id)
             && duty.counted.is_some()
         {
             replication.hand(duty, to);
+        }
+    }
+
+    /// Cuts the parts of a link anew that were cut for larger datagrams than its path carries now.
+    pub(super) fn cut_again(&mut self, env: &mut Env, replication: &mut Replication, link_id: usize) {
+        let Some(link) = env.base.links.get(link_id) else { return };
+        let mut ids: Vec<usize> = link.unsettled().iter().map(|sent| sent.duty).collect();
+        ids.dedup();
+        let bytes_max = env.base.me.packet_bytes_max + link.path.extra_bytes();
+        for id in ids {
+            let is_too_large = |duty: &Duty| {
+                duty.fragment_bytes.min(duty.batch.encoded.len()) > batch_room(bytes_max, &duty.part)
+                    && Announced::of(&duty.batch).is_none()
+            };
+            if self.duties.get(id).is_some_and(is_too_large)
+                && let Some(mut duty) = self.withdraw(env.base, id)
+            {
+                duty.part.age_us += env.base.now_us.saturating_sub(duty.since_us);
+                duty.since_us = env.base.now_us;
+                self.queue_counted(env, replication, duty, link_id);
+            }
         }
     }
 
@@ -221,8 +248,8 @@ impl Custody {
     /// Puts the fragments of a part on a link, or the announcement of its batch; returns the part's number
     /// among the duties.
     fn queue(&mut self, env: &mut Env, mut duty: Duty, link_id: usize) -> Option<usize> {
-        let room = batch_room(env.base.me.packet_bytes_max, &duty.part);
         let link = env.base.links.get_mut(link_id)?;
+        let room = batch_room(env.base.me.packet_bytes_max + link.path.extra_bytes(), &duty.part);
         let is_announced = Announced::of(&duty.batch).is_some();
         let len = if is_announced { 0 } else { duty.batch.encoded.len() };
         duty.link = link_id;

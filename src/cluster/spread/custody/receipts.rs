@@ -82,6 +82,9 @@ impl Custody {
                 && let Some(sent) = link.settle(number)
             {
                 link.window_mut().handle_receipt(sent.bytes as usize);
+                if sent.is_large {
+                    link.path.handle_receipt();
+                }
                 newest = newest.max(self.learn(base, id, rtt, &sent));
                 self.duties.settle_fragment(sent.duty);
                 first = number + 1;

@@ -19,6 +19,7 @@ use crate::cluster::spread::batch::Batch;
 use crate::cluster::spread::duty::Duty;
 use crate::cluster::spread::env::{Base, Env};
 use crate::cluster::spread::link::PartId;
+use crate::cluster::spread::path::PathFate;
 use crate::cluster::spread::replication::Replication;
 use crate::cluster::spread::silence::SILENT_TRIES_MAX;
 use crate::cluster::spread::unsettled::UnsettledPart;
@@ -42,7 +43,7 @@ enum Remedy {
 
 impl Custody {
     /// Removes a part from the duties and from its link, and returns it.
-    fn withdraw(&mut self, base: &mut Base, id: usize) -> Option<Duty> {
+    pub(super) fn withdraw(&mut self, base: &mut Base, id: usize) -> Option<Duty> {
         let duty = self.duties.remove(id)?;
         let link = base.links.get_mut(duty.link)?;
         for number in duty.first_number..duty.first_number + u64::from(duty.fragments) {
@@ -109,6 +110,9 @@ impl Custody {
         }
         env.base.stats.timeouts += 1;
         let Some((remedy, falls_silent)) = self.remedy(env, link_id, &sent) else { return };
+        if sent.is_large && self.handle_large_loss(env, replication, part) {
+            return;
+        }
         match remedy {
             Remedy::TryAgain { feel } => {
                 self.try_again(env.base, part, &sent);
@@ -126,6 +130,18 @@ impl Custody {
         if falls_silent {
             self.desert(env, replication, link_id);
         }
+    }
+
+    /// Notes that a part was not acknowledged in a datagram that is larger than every path carries. Returns whether the
+    /// part is settled by that: it was cut anew for a path that carries less.
+    fn handle_large_loss(&mut self, env: &mut Env, replication: &mut Replication, part: PartId) -> bool {
+        let Some(link) = env.base.links.get_mut(part.link) else { return false };
+        match link.path.handle_loss(env.base.now_us) {
+            PathFate::Unknown => return false,
+            PathFate::Checked => env.base.links.mark_ready(part.link),
+            PathFate::Shrunk => self.cut_again(env, replication, part.link),
+        }
+        env.base.links.get(part.link).is_none_or(|link| link.sent(part.number).is_none())
     }
 
     /// Counts a timeout on the link of the part. Returns the action for the part, and whether the peer fell

@@ -22,7 +22,7 @@ impl Custody {
                 continue;
             };
             let Some(len) = packet.push_part(number, sent, duty, base.now_us) else { break };
-            let (tries, ask) = (sent.tries, sent.ask);
+            let (tries, ask, is_own) = (sent.tries, sent.ask, duty.part.is_own);
             let wait_us = match tries {
                 0 if duty.asks_second() => rtt.ask_us() + link.receipt_delay_us(base.now_us, rtt.smooth_us()),
                 tries if is_late => rtt.timeout_us(tries + 1).max(rtt.patient_us()),
@@ -30,10 +30,13 @@ impl Custody {
             };
             if tries == 0 {
                 self.budget.earn(len);
-                let is_own = duty.part.is_own;
                 self.duties.note_unqueued(is_own, sent);
             }
-            link.fly(base.now_us, len, base.now_us + wait_us);
+            let step = link.path.step();
+            link.fly(base.now_us, len, base.now_us + wait_us, packet.is_large(base.me.packet_bytes_max));
+            if tries == 0 && is_own {
+                base.paths.note(step, len);
+            }
             if !ask {
                 data_bytes += len;
                 match tries {
