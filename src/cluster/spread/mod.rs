@@ -97,8 +97,6 @@ mod garbage_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
-mod path_tests;
-#[cfg(test)]
 mod pending_tests;
 #[cfg(test)]
 mod receipt_tests;
@@ -122,7 +120,6 @@ use self::lines::Lines;
 use self::link::Link;
 use self::links::Links;
 use self::pack::Packer;
-use self::path::PathUse;
 use self::pending::PendingBatches;
 use self::receive::Intake;
 use self::replication::{Carried, Replication};
@@ -153,8 +150,6 @@ const SWEEP_US: u64 = 1_000_000;
 /// Combined with a machine's seed for the random numbers of spreading, so that they differ from those of
 /// other modules.
 const SEED_SALT: u64 = 0x5EED_0F5B_4EAD;
-/// The same for the numbers of probes.
-const PROBE_SEED_SALT: u64 = 0x5EED_0F90_BE55;
 
 /// One node's part in spreading. Sans-IO: call any `handle_*`, then [`Spread::poll_send`],
 /// [`Spread::poll_stream`] and [`Spread::poll_replicated`] until they return `None`, then
@@ -190,7 +185,7 @@ impl Spread {
             zones: Zones::default(),
             lines: Lines::new(&config.name, config.boot),
             links: Links::new(rtt_us),
-            paths: PathUse::default(),
+            paths: Default::default(),
             timers: Timers::default(),
             stats: SpreadStats::default(),
         };
@@ -200,7 +195,7 @@ impl Spread {
             replication: Replication::new(base.me.life, base.me.packet_bytes_max),
             bodies: Bodies::new(),
             pending: PendingBatches::default(),
-            packer: Packer::new(config.seed ^ PROBE_SEED_SALT),
+            packer: Packer::new(config.seed),
             is_hermit: !config.has_seeds,
             is_sweeping: false,
             base,

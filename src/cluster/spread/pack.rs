@@ -17,6 +17,9 @@ use crate::limits::HEADS_BYTES_MAX;
 /// must have stood before it is asked for.
 const HEADS_PAUSE_US: u64 = 50_000;
 
+/// Combined with a machine's seed for the numbers of probes, so that they differ from other random numbers.
+const PROBE_SEED_SALT: u64 = 0x5EED_0F90_BE55;
+
 /// Fills packets, one at a time.
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -29,9 +32,9 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// Begins without a packet. The numbers of probes follow from the seed.
+    /// Begins without a packet. The numbers of probes follow from the machine's seed.
     pub fn new(seed: u64) -> Packer {
-        Packer { spare: Packet::default(), heads_due_us: 0, random: Random::new(seed) }
+        Packer { spare: Packet::default(), heads_due_us: 0, random: Random::new(seed ^ PROBE_SEED_SALT) }
     }
 
     /// The next packet, and where to send it. `None`: nothing waits that may be sent now.

@@ -20,7 +20,7 @@ pub(super) const PATH_BYTES: [usize; 3] = [DATAGRAM_BYTES_MAX, 1_400, DATAGRAM_B
 /// A link is tried out when this many bytes were sent over it since it was last: the probes add less than a tenth.
 const SEARCH_AFTER_BYTES: usize = 256 * 1024;
 /// Number of probes of one size that may be lost before a smaller size is tried.
-const PROBES_MAX: u8 = 2;
+const TRIES_PER_SIZE: u8 = 2;
 /// A probe counts as lost if no answer came for this long, in microseconds.
 const PROBE_US: u64 = 500_000;
 /// First and longest pause before a link is tried out again, in microseconds. Each pause is twice as long as the one
@@ -236,7 +236,7 @@ impl PathSize {
 impl Attempt {
     /// What is to be tried after a probe was lost, where `step` is known to be carried.
     fn after_loss(self, step: u8) -> Option<Attempt> {
-        if self.lost + 1 < PROBES_MAX {
+        if self.lost + 1 < TRIES_PER_SIZE {
             return Some(Attempt { lost: self.lost + 1, ..self });
         }
         let smaller = self.step - 1;
@@ -332,7 +332,7 @@ mod tests {
         let seconds = (now_us / S) as usize;
         assert!(
             probes > 4
-                && probes < 2 * PROBES_MAX as usize * (10 + seconds * S as usize / PAUSE_US_MAX as usize)
+                && probes < 2 * TRIES_PER_SIZE as usize * (10 + seconds * S as usize / PAUSE_US_MAX as usize)
         );
     }
 
