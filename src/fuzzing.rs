@@ -85,6 +85,20 @@ pub const DOORS: &[Door] = &[
         crate::extend::archive::fuzzing::delivery_definition_seeds,
         DECODING,
     ),
+    door(
+        "place_answer",
+        crate::extend::archive::fuzzing::place_answer,
+        crate::extend::archive::fuzzing::place_answer_seeds,
+        DECODING,
+    ),
+    door("mqtt", crate::extend::pull::fuzzing::mqtt, crate::extend::pull::fuzzing::mqtt_seeds, DECODING),
+    door(
+        "pull_stream",
+        crate::extend::pull::fuzzing::pull_stream,
+        crate::extend::pull::fuzzing::pull_stream_seeds,
+        DECODING,
+    ),
+    door("module", crate::extend::fuzzing::module, crate::extend::fuzzing::module_seeds, MACHINE),
     door("middleware", crate::extend::fuzzing::middleware, crate::extend::fuzzing::middleware_seeds, MACHINE),
     door("expression", crate::expression::fuzzing::expression, crate::expression::fuzzing::seeds, MACHINE),
 ];
@@ -163,6 +177,36 @@ mod tests {
             let bytes: usize = files.iter().map(|(_, input)| input.len()).sum();
             assert!(files.len() >= (door.seeds)().len().min(8), "{}: {} files", door.name, files.len());
             assert!(bytes <= CORPUS_BYTES_MAX, "{}: {bytes} bytes", door.name);
+        }
+    }
+
+    /// `fuzz/run` once stopped before it had compiled anything, for several days: a dependency had been added, and the
+    /// fuzzers have a lock file of their own, which did not know it.
+    #[test]
+    fn the_fuzzers_lock_file_knows_all_dependencies() {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).expect(name);
+        let manifest: toml::Table = read("Cargo.toml").parse().expect("the manifest");
+        let lock: toml::Table = read("fuzz/Cargo.lock").parse().expect("the lock file");
+        let packages = lock["package"].as_array().expect("packages");
+        let known: Vec<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+        let own = packages.iter().find(|package| package["name"].as_str() == Some("anode")).expect("anode");
+        let own: Vec<&str> = own["dependencies"]
+            .as_array()
+            .expect("its dependencies")
+            .iter()
+            .filter_map(|name| name.as_str()?.split(' ').next())
+            .collect();
+        for (name, dependency) in manifest["dependencies"].as_table().expect("dependencies") {
+            // The fuzzers are built without those that are optional.
+            if dependency.get("optional").is_some() {
+                continue;
+            }
+            let package = dependency.get("package").and_then(|name| name.as_str()).unwrap_or(name);
+            assert!(
+                own.contains(&package) && known.contains(&package),
+                "`cargo update -w` in fuzz/ for {package}"
+            );
         }
     }
 

@@ -2,12 +2,15 @@
 //!
 //! This is a test program of its own, so that no other test runs at the same time: it measures latencies.
 
+#[path = "hostile/crowds.rs"]
+mod crowds;
 #[path = "harness/mod.rs"]
 mod harness;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,6 +31,13 @@ const ROUNDS_MAX: usize = 3;
 const PACE: Duration = Duration::from_millis(4);
 /// Number of sources that the attacked node holds.
 const SOURCES: usize = 20_000;
+
+/// Held by each test while it runs: they measure latencies, and would disturb each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A publisher at the attacked node, a subscriber at the same node and one at its peer.
 struct Healthy {
@@ -168,6 +178,7 @@ impl Drop for EndsAttack<'_> {
 /// Each of these attacks held up every other client of a node, or took the node out of its cluster.
 #[test]
 fn hostile_clients_hold_up_nobody() {
+    let _alone = alone();
     let cluster = Cluster::configured(2, |config: NodeConfig| config.in_memory());
     fill(&cluster[0]);
     let mut healthy = Healthy::at(&cluster);

@@ -64,6 +64,16 @@ fn any_of_the_keys_may_have_signed() {
         assert_eq!(client.publish(json!({"source": "x", "data": 1}))["error"]["code"], "forbidden");
         assert_eq!(client.publish(json!({"source": "$x", "data": 1}))["error"]["code"], "forbidden");
     }
+    // A rate is one of the name: all connections with a token of this name share it.
+    let limited = json!({"sub": "limited", "anode": {"publish": ["**"], "rate": 3}});
+    let mut codes = Vec::new();
+    for round in 0..2 {
+        let token = jwt(json!({"alg": "EdDSA"}), claims(limited.clone()), "ed25519");
+        let mut client = Client::with_token(&node.http, "/publish", &token);
+        codes.extend((0..6).map(|number| client.publish(json!({"source": "l", "data": [round, number]}))));
+    }
+    let refused = codes.iter().filter(|answer| answer["error"]["code"] == "rate_limited").count();
+    assert!((4..=9).contains(&refused), "{codes:?}");
     // A token without rights of this node is known, and may do nothing.
     let token = jwt(json!({"alg": "EdDSA"}), claims(json!({"anode": null})), "ed25519");
     assert_eq!(status(&node, &token), 403);

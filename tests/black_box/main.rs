@@ -10,6 +10,7 @@ mod api;
 mod archives;
 mod archives_faults;
 mod cassandra;
+mod certificates;
 mod cli;
 mod clocks;
 mod closing;

@@ -56,6 +56,25 @@ fn pages_of_other_hosts_may_neither_connect_nor_publish_nor_read() {
         }
     }
     assert!(node.latest("a").is_none(), "nothing was applied");
+    let kept = node.put("kept", json!(1));
+    let definition = r#"{"kind":"http","url":"http://127.0.0.1:9/","records":[{"source":"x"}]}"#;
+    for (method, path, body) in [
+        ("PUT", "/v1/sources/a", "1"),
+        ("DELETE", "/v1/sources/kept", ""),
+        ("POST", "/v1/import", "{\"source\":\"a\",\"ts\":1,\"data\":1}\n"),
+        ("PUT", "/v1/pull/x", definition),
+        ("DELETE", "/v1/hook/x", ""),
+        ("POST", "/v1/admin/forget/b", ""),
+        ("POST", "/graphql", r#"{"query":"mutation{deleteSource(source:\"kept\"){outcome}}"}"#),
+    ] {
+        let origin = [("Origin", "https://evil.example"), ("Content-Type", "application/json")];
+        let answer = Http::request(&node.http, method, path, &origin, body.as_bytes());
+        answer.assert_problem(403, "forbidden");
+        assert_eq!(allowed_origin(&answer), None, "{method} {path}");
+    }
+    assert!(node.latest("a").is_none(), "nothing was applied");
+    node.wait_ts("kept", kept);
+    assert_eq!(node.get("/v1/pull").json(), json!({"pull": []}));
     let origin = [("Origin", own.as_str())];
     assert!(upgrade(&node, &origin).is_none());
     assert_eq!(post(&node, &origin).status, 200);

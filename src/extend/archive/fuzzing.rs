@@ -1,16 +1,17 @@
-//! Checks of what is read from stores and definitions: manifests, frames, the answers of S3, and definitions of archives
-//! and webhooks.
+//! Checks of what is read from stores and definitions: manifests, frames, what S3, Kubo and the receivers of webhooks
+//! answer, and definitions of archives and webhooks.
 
 use serde_json::Value;
 
 use super::definition::ArchiveDefinition;
 use super::frame::ReadFrame;
+use super::kubo_answer::{read_added, read_folder, read_pins, read_refusal};
 use super::manifest::{Manifest, frame_name};
 use super::s3::{read_s3_error, read_s3_page, sha256_hex};
-use crate::extend::hooks::HookDefinition;
+use crate::extend::hooks::{HookDefinition, delay_us, retry_after_us};
 use crate::fuzzing::{Pieces, join};
 
-/// Has bytes read as a manifest, as a frame that the manifest names, and as a page of S3.
+/// Has bytes read as a manifest, and as a frame that the manifest names.
 pub fn archive(input: &[u8]) {
     let mut pieces = Pieces(input);
     let text = pieces.next().unwrap_or_default();
@@ -29,12 +30,9 @@ pub fn archive(input: &[u8]) {
             }
         }
     }
-    if let Ok(text) = std::str::from_utf8(text) {
-        let _ = (read_s3_page(text), read_s3_error(text));
-    }
 }
 
-/// Manifests with their frames, and pages, as they occur.
+/// Manifests with their frames, as they occur.
 pub fn archive_seeds() -> Vec<Vec<u8>> {
     let mut manifest = Manifest::new("nightly", "n", 1_763_800_000_000_000, "a/**");
     let lines = b"{\"source\":\"a\",\"ts\":1,\"data\":1}\n{\"source\":\"b\",\"ts\":2,\"deleted\":true}\n";
@@ -50,10 +48,48 @@ pub fn archive_seeds() -> Vec<Vec<u8>> {
         ts: (1, 2),
     });
     let (text, _) = manifest.encode().expect("a manifest");
-    let page: &[u8] =
-        b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a%2Fb</Key><Size>1</Size>\
-        </Contents></ListBucketResult>";
-    vec![join([text.as_slice(), stored.as_slice()]), join([page])]
+    vec![join([text.as_slice(), stored.as_slice()])]
+}
+
+/// Has bytes read as answers of S3 and of Kubo, and as the header by which a receiver asks to be left alone.
+pub fn place_answer(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        if let Some(page) = read_s3_page(text) {
+            let bytes: usize = page.objects.iter().map(|(name, _)| name.len()).sum();
+            assert!(bytes <= text.len(), "names are not longer than the page that holds them");
+        }
+        let _ = read_s3_error(text);
+        let wall_us = 1_763_800_000_000_000;
+        if let Some(asked_us) = retry_after_us(text, wall_us) {
+            assert!(
+                delay_us(1, 7, Some(asked_us)) <= 3_600_000_000,
+                "nobody is left alone for more than an hour"
+            );
+        }
+    }
+    let _ = (read_added(input), read_folder(input), read_refusal(input));
+    if let Some(pins) = read_pins(input) {
+        assert!(pins.len() <= input.len());
+    }
+}
+
+/// Answers as they occur.
+pub fn place_answer_seeds() -> Vec<Vec<u8>> {
+    [
+        "<ListBucketResult xmlns=\"u\"><IsTruncated>false</IsTruncated><Contents><Key>a%2Fb</Key><Size>1</Size>\
+         </Contents></ListBucketResult>",
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b</NextContinuationToken>\
+         <Contents><Size>0</Size><Key>y</Key></Contents></ListBucketResult>",
+        "<Error><Code>NoSuchBucket</Code><Message>The &quot;b&quot; is not there</Message></Error>",
+        "{\"Name\":\"file\",\"Hash\":\"bafy\",\"Size\":\"12\"}\n",
+        "{\"Cid\":{\"/\":\"bafy\"}}",
+        "{\"Cid\":\"a\",\"Type\":\"recursive\",\"Name\":\"n\"}\n{\"Cid\":\"b\"}\n",
+        "{\"Message\":\"not pinned\",\"Code\":0,\"Type\":\"error\"}",
+        "120",
+        "Sat, 22 Nov 2025 08:30:00 GMT",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
 }
 
 /// Has bytes read as the definitions of an archive and of a webhook.

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::definition::IpfsPlace;
 use super::error::PlaceError;
+use super::kubo_answer::{read_added, read_folder, read_pins, read_refusal};
 use super::s3::{read_body, sha256_hex};
 use crate::extend::outgoing::told;
 use crate::extend::secret::SecretName;
@@ -46,23 +46,6 @@ pub struct AddedFile {
     pub size: u64,
 }
 
-/// The answer of `add`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Added {
-    hash: String,
-    size: String,
-}
-
-/// A line of the answer of `pin/ls`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PinLine {
-    cid: String,
-    #[serde(default)]
-    name: String,
-}
-
 impl IpfsNode {
     /// The node of a place. Reads the secret from the environment.
     pub fn new(client: Client, place: &IpfsPlace) -> Result<IpfsNode, PlaceError> {
@@ -84,11 +67,8 @@ impl IpfsNode {
             ("chunker", chunker.as_str()),
         ];
         let answer = self.call("add", &query, Some(content), RPC_BYTES_MAX).await?;
-        let text = String::from_utf8_lossy(&answer);
-        let added = text.lines().rev().find_map(|line| serde_json::from_str::<Added>(line).ok());
-        let added = added.ok_or_else(|| unreadable("add"))?;
-        let size = added.size.parse().map_err(|_| unreadable("add"))?;
-        Ok(AddedFile { name: name.into(), cid: added.hash, size })
+        let (cid, size) = read_added(&answer).ok_or_else(|| unreadable("add"))?;
+        Ok(AddedFile { name: name.into(), cid, size })
     }
 
     /// Makes a folder of files, without a pin. Returns its content id.
@@ -103,9 +83,7 @@ impl IpfsNode {
         let node = json!({"Data": {"/": {"bytes": FOLDER}}, "Links": links}).to_string();
         let query = [("store-codec", "dag-pb"), ("input-codec", "dag-json"), ("pin", "false")];
         let answer = self.call("dag/put", &query, Some(node.as_bytes()), RPC_BYTES_MAX).await?;
-        let value: Value = serde_json::from_slice(&answer).map_err(|_| unreadable("dag/put"))?;
-        let cid = value.get("Cid").and_then(|cid| cid.get("/")).and_then(Value::as_str);
-        cid.map(str::to_owned).ok_or_else(|| unreadable("dag/put"))
+        read_folder(&answer).ok_or_else(|| unreadable("dag/put"))
     }
 
     /// Pins a folder and everything beneath it under a name.
@@ -126,14 +104,8 @@ impl IpfsNode {
     pub async fn pins(&self, prefix: &str) -> Result<Vec<(String, String)>, PlaceError> {
         let query = [("type", "recursive"), ("names", "true"), ("name", prefix), ("stream", "true")];
         let answer = self.call("pin/ls", &query, None, RPC_BYTES_MAX).await?;
-        let text = String::from_utf8_lossy(&answer);
-        let mut pins = Vec::new();
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let pin: PinLine = serde_json::from_str(line).map_err(|_| unreadable("pin/ls"))?;
-            if pin.name.starts_with(prefix) {
-                pins.push((pin.cid, pin.name));
-            }
-        }
+        let mut pins = read_pins(&answer).ok_or_else(|| unreadable("pin/ls"))?;
+        pins.retain(|(_, name)| name.starts_with(prefix));
         Ok(pins)
     }
 
@@ -172,9 +144,7 @@ impl IpfsNode {
             return read_body(answer, bytes_max).await;
         }
         let body = read_body(answer, RPC_BYTES_MAX).await.unwrap_or_default();
-        let message = serde_json::from_slice::<Value>(&body).ok();
-        let message = message.and_then(|value| value.get("Message")?.as_str().map(str::to_owned));
-        let why = format!("{command}: {status} {}", message.unwrap_or_default());
+        let why = format!("{command}: {status} {}", read_refusal(&body).unwrap_or_default());
         Err(match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 PlaceError::Unreachable(why)

@@ -18,6 +18,7 @@ mod frame;
 pub mod fuzzing;
 mod ipfs;
 mod job;
+mod kubo_answer;
 mod lineage;
 mod manifest;
 mod progress;

@@ -12,5 +12,7 @@ mod queue;
 mod runner;
 mod signature;
 
+#[cfg(any(test, fuzzing))]
+pub use backoff::{delay_us, retry_after_us};
 pub use definition::HookDefinition;
 pub use runner::HookRunner;

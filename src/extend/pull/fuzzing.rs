@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::definition::PullDefinition;
 use super::document::take_document;
+use super::http::{EventStreamReader, StreamEvent};
+use super::lines::{CutLine, LineCutter};
 use super::mapped::{MAPPED_BYTES_MAX, Mapped, RECORDS_PER_DOCUMENT_MAX};
 use super::mqtt;
 use super::template::Facts;
@@ -14,7 +16,6 @@ use crate::record::Source;
 pub(crate) fn pull(input: &[u8]) {
     let mut pieces = Pieces(input);
     let (definition, document) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
-    mqtt::check_packets(document);
     let Ok(body) = serde_json::from_slice::<Value>(definition) else { return };
     let read = match PullDefinition::read(&body) {
         Ok(read) => read,
@@ -59,4 +60,80 @@ pub(crate) fn pull_seeds() -> Vec<Vec<u8>> {
         (program, br#"{"source":"a/b","data":{"x":1},"ts":5,"ttl_ms":7}"#),
     ];
     pairs.iter().map(|(definition, document)| join([definition.to_string().as_bytes(), *document])).collect()
+}
+
+/// Most bytes of a line or an event in the check of streams.
+const FUZZED_LINE_BYTES_MAX: usize = 64;
+
+/// Has bytes read as packets of an MQTT broker.
+pub(crate) fn mqtt(input: &[u8]) {
+    mqtt::check_packets(input);
+}
+
+/// Packets of every kind that a broker sends, some of them behind each other.
+pub(crate) fn mqtt_seeds() -> Vec<Vec<u8>> {
+    [
+        b"\x20\x02\0\0".as_slice(),
+        b"\x90\x04\0\x01\x01\x80\xd0\0",
+        b"\x31\x07\0\x03a/b21",
+        b"\x32\x0a\0\x03a/b\0\x07{}\n\x30\x05\0\x01ahi",
+        b"\x50\x02\0\x01",
+        b"\x32\xff\x7f\0\x01a\0\x09",
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
+}
+
+/// Has bytes that come in pieces cut into lines and into events, and asserts that it makes no difference where the
+/// pieces end. The first byte is the length of the pieces.
+pub(crate) fn pull_stream(input: &[u8]) {
+    let Some((length, bytes)) = input.split_first() else { return };
+    let length = usize::from(*length).max(1);
+    assert_eq!(cut_lines(bytes, length), cut_lines(bytes, bytes.len().max(1)));
+    let (events, last) = read_events(bytes, length);
+    assert_eq!((events, last), read_events(bytes, bytes.len().max(1)));
+}
+
+fn cut_lines(bytes: &[u8], length: usize) -> Vec<Option<Vec<u8>>> {
+    let (mut cutter, mut lines) = (LineCutter::new(FUZZED_LINE_BYTES_MAX), Vec::new());
+    let mut take = |line: CutLine<'_>| match line {
+        CutLine::Whole(line) => {
+            assert!(line.len() <= FUZZED_LINE_BYTES_MAX);
+            lines.push(Some(line.to_vec()));
+        }
+        CutLine::TooLong => lines.push(None),
+    };
+    bytes.chunks(length).for_each(|piece| cutter.push(piece, &mut take));
+    cutter.finish(&mut take);
+    lines
+}
+
+/// The events that were read, `None` for one that was too long, and the last id and the wait in milliseconds.
+type ReadEvents = (Vec<Option<(String, Vec<u8>)>>, (Option<String>, Option<u64>));
+
+fn read_events(bytes: &[u8], length: usize) -> ReadEvents {
+    let (mut reader, mut events) = (EventStreamReader::new(FUZZED_LINE_BYTES_MAX), Vec::new());
+    for piece in bytes.chunks(length) {
+        reader.push(piece, |event| match event {
+            StreamEvent::Whole { kind, data } => {
+                assert!(data.len() <= FUZZED_LINE_BYTES_MAX + 1, "with the newline between two lines");
+                events.push(Some((kind.to_owned(), data.to_vec())));
+            }
+            StreamEvent::TooLong => events.push(None),
+        });
+    }
+    let last = (reader.last_id().map(str::to_owned), reader.retry_ms());
+    (events, last)
+}
+
+/// Streams as servers send them.
+pub(crate) fn pull_stream_seeds() -> Vec<Vec<u8>> {
+    [
+        "\u{3}\u{feff}: comment\n\ndata: a\ndata:b\n\nevent: tick\r\nid: 7\r\ndata:  c\r\n\r\nretry: 250\rdata\r\r",
+        "\u{1}{\"a\":1}\n{\"a\":2}\r\n\r\nlast",
+        "\u{7}data: 0123456789012345678901234567890123456789012345678901234567890123456789\n\ndata: b\n\n",
+        "\u{2}id: a\0b\nretry: 1x\nevent: only\n\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
 }

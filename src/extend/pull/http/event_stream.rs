@@ -2,7 +2,7 @@
 
 /// The parser of one stream.
 #[derive(Debug)]
-pub(super) struct EventStreamReader {
+pub(in crate::extend::pull) struct EventStreamReader {
     line: Vec<u8>,
     /// The line has bytes, even if there was no room for them.
     has_line: bool,
@@ -20,7 +20,7 @@ pub(super) struct EventStreamReader {
 
 /// An event of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum StreamEvent<'a> {
+pub(in crate::extend::pull) enum StreamEvent<'a> {
     /// An event of this type with this data.
     Whole { kind: &'a str, data: &'a [u8] },
     /// An event that had more bytes than allowed, and was left out.

@@ -13,6 +13,8 @@ use super::fields::PullFields;
 use super::secret::PullSecret;
 use crate::extend::definition::BadField;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use event_stream::{EventStreamReader, StreamEvent};
 pub(super) use poll::run;
 
 /// PullFields of this kind alone.

@@ -1,0 +1,2 @@
+#![no_main]
+anode_fuzz::target!("pull_stream");
