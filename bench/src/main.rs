@@ -158,3 +158,20 @@ fn find_anode(asked: Option<PathBuf>) -> Outcome<PathBuf> {
         false => Err("cargo build --release --bin anode: no binary".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_page_are_understood() {
+        let page = include_str!("../../docs/benchmarks.md");
+        let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("anode-bench ")).collect();
+        assert!(commands.len() >= 3, "{commands:?}");
+        for command in commands {
+            if let Err(error) = Arguments::try_parse_from(command.split_whitespace()) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+}

@@ -448,3 +448,23 @@ fn hold_idle(args: RunArgs, connections: usize, pid: Option<u32>, seconds: u64) 
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_pages_are_understood() {
+        let pages = [include_str!("../../docs/loadgen.md"), include_str!("../../docs/benchmarks.md")];
+        let text = pages.join("\n").replace("\\\n", " ").replace("$(pidof anode)", "1");
+        let commands: Vec<&str> = text.lines().filter(|line| line.starts_with("anode-loadgen ")).collect();
+        assert!(commands.len() > 10, "{commands:?}");
+        for command in commands {
+            // A comment may stand behind a command.
+            let words = command.split(" # ").next().unwrap_or_default().split_whitespace();
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+}

@@ -91,3 +91,22 @@ impl Arguments {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_page_are_understood() {
+        let page = include_str!("../../docs/faults.md");
+        let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("netem/run ")).collect();
+        assert!(commands.len() >= 6, "{commands:?}");
+        for command in commands {
+            // What a command does stands behind it, with space in between.
+            let words = command.split("  ").next().unwrap_or_default().split_whitespace();
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+}

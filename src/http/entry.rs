@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use super::app::App;
 use super::authority::check_host;
 use super::graphql::{asks_for_socket, wants_page};
-use super::problem::Problem;
+use super::problem::{ClientRefusal, Problem};
 use super::web::accepts_html;
 use crate::auth::{Access, Caller, PageOrigin, Peer, Resource, Right, SessionEntry};
 use crate::protocol::refusal::{Code, Refusal};
@@ -56,12 +56,20 @@ pub(super) async fn around(State(app): State<App>, request: Request, next: Next)
     let caller = caller_of(request.headers());
     let is_page_allowed = app.node.door().page_of(&caller) == PageOrigin::Allowed;
     let origin = request.headers().get(ORIGIN).filter(|_| is_page_allowed).cloned();
+    let address = request.extensions().get::<Arc<Peer>>().map(|peer| peer.address);
     let mut response = match check(&app, &caller, &request) {
         Ok(_) if is_preflight(&request) => preflight(),
-        Ok(admitted) => answer(request, admitted, next).await,
+        Ok(admitted) => {
+            let response = answer(request, admitted, next).await;
+            // Handlers refuse what depends on more than the path: a source beyond the rights, or a rate.
+            if let (Some(ClientRefusal(refusal)), Some(address)) = (response.extensions().get(), address) {
+                app.node.refused(response.status().as_u16(), refusal, address);
+            }
+            response
+        }
         Err(problem) => {
-            if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
-                app.node.refused(problem.status(), &problem.refusal(), peer.address);
+            if let Some(address) = address {
+                app.node.refused(problem.status(), &problem.refusal(), address);
             }
             problem.into_response()
         }

@@ -111,10 +111,18 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// Stands in the extensions of an answer that refuses a request because of who sent it, or for want of room. It is counted
+/// and logged where every answer passes.
+#[derive(Clone, Debug)]
+pub(super) struct ClientRefusal(pub(super) Refusal);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body()));
         *response.status_mut() = self.status;
+        if matches!(self.code, Code::Unauthorized | Code::Forbidden | Code::RateLimited | Code::Overloaded) {
+            response.extensions_mut().insert(ClientRefusal(self.refusal()));
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         if let Some(seconds) = retry_after(self.status.as_u16(), self.retry_after_ms) {

@@ -9,6 +9,9 @@ use super::problem::{CHALLENGE, PROBLEM_TYPE, Problem, retry_after};
 use crate::limits::HANDSHAKE_US_MAX;
 use crate::protocol::refusal::Refusal;
 
+/// The media type of Server-Sent Events.
+pub(super) const EVENT_STREAM_TYPE: &str = "text/event-stream";
+
 /// The detail of the problem that a head did not come in time.
 pub const HEAD_LATE: &str = "the head of the request did not come within 5 s";
 const _: () = assert!(HANDSHAKE_US_MAX == 5_000_000);
@@ -65,7 +68,7 @@ pub fn stream_head(further: &str, wall_us: u64) -> Vec<u8> {
     let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_micros(wall_us));
     // The last field tells nginx not to collect events before it passes them on.
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\ndate: {date}\r\n\
+        "HTTP/1.1 200 OK\r\ncontent-type: {EVENT_STREAM_TYPE}\r\ncache-control: no-store\r\ndate: {date}\r\n\
          {further}x-accel-buffering: no\r\nconnection: close\r\n\r\n"
     );
     head.into_bytes()

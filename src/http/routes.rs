@@ -1,8 +1,9 @@
 //! The paths of the control plane, and one function for each.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONNECTION, HeaderValue, LOCATION, RETRY_AFTER, UPGRADE};
 use axum::http::{Method, StatusCode, Uri};
@@ -10,6 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
+use futures_util::stream;
 
 use super::admin::{drain, forget};
 use super::api::{asyncapi, openapi};
@@ -26,6 +28,7 @@ use super::params::Query;
 use super::places::Seat;
 use super::problem::{Problem, retry_after};
 use super::publish::publish;
+use super::raw::EVENT_STREAM_TYPE;
 use super::source::{delete_source, put_source, source};
 use super::waiting::PageWait;
 use super::{HttpOptions, NodeService, PageRequest, archives, extensions, web};
@@ -33,6 +36,7 @@ use crate::auth::Resource;
 use crate::memory::MemoryUse;
 use crate::protocol::extension::ExtensionKind;
 use crate::protocol::refusal::Code;
+use crate::protocol::url::stream_url;
 
 /// Memory that a search for a page needs for its place in each shard of the map, in bytes.
 const SEARCH_BYTES: usize = 14 * 1024;
@@ -168,8 +172,16 @@ async fn list(
 }
 
 /// Sends a client that asks for a stream of records on a connection of the control plane to a new connection, on which
-/// an event loop reads the request. Browsers and most other clients follow by themselves.
-async fn streamed_elsewhere(uri: Uri) -> Response {
+/// an event loop reads the request. Browsers and most other clients follow by themselves. `HEAD` is answered here, because
+/// no event loop does: a client that follows would be sent back without end.
+async fn streamed_elsewhere(method: Method, uri: Uri) -> HandlerResult {
+    if method == Method::HEAD {
+        stream_url(uri.query().unwrap_or_default())?;
+        let mut response =
+            typed(EVENT_STREAM_TYPE, Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return Ok(response);
+    }
     let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
@@ -180,7 +192,7 @@ async fn streamed_elsewhere(uri: Uri) -> Response {
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+    Ok(response)
 }
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.

@@ -56,6 +56,7 @@ mod rights;
 mod scans;
 mod sealed;
 mod slow_http;
+mod snippets;
 mod strangers;
 mod streams;
 mod strict;

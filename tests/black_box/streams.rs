@@ -148,6 +148,17 @@ fn a_stream_has_a_snapshot_and_then_what_changes() {
     });
 }
 
+/// `HEAD` was answered with a redirection to the same path, on a new connection, which followers were sent round by.
+#[test]
+fn head_has_the_head_of_a_stream() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let answer = Http::request(&node.http, "HEAD", "/v1/stream?source=a/*", &[], b"");
+    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!((answer.header("cache-control"), answer.header("content-length")), (Some("no-store"), None));
+    assert_eq!(Http::request(&node.http, "HEAD", "/v1/stream", &[], b"").status, 400);
+}
+
 #[test]
 fn without_a_snapshot_only_what_changes_is_told() {
     let node = Node::start(NodeConfig::named("a").in_memory());

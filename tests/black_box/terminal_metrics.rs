@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::rights::RightsFile;
+use crate::harness::rights::{RightsFile, token_entry};
 use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
 
 #[test]
@@ -101,6 +101,38 @@ fn requests_that_the_door_refuses_are_counted_and_logged() {
     let origin = [("Origin", "http://other.example"), ("Content-Type", "application/json")];
     assert_eq!(Http::request(&node.http, "POST", "/v1/publish", &origin, body).status, 403);
     assert_eq!(node.metric("anode_client_refusals_total", &[("status", "403")]), 1.0);
+}
+
+/// A token that reached for what it may not have was neither counted nor logged when the path alone did not tell: a record or
+/// a source beyond its rights, or too many records.
+#[test]
+fn requests_that_handlers_refuse_are_counted_and_logged() {
+    let token = token_entry("slow", "secret", "publish = [\"slow/*\"]\nsubscribe = [\"slow/*\"]\nrate = 1");
+    let anonymous = "[anonymous]\nobserve = true\nsubscribe = [\"open/*\"]\n\n";
+    let rights = RightsFile::new(&format!("{anonymous}{token}"));
+    let node =
+        Node::start(NodeConfig::named("a").in_memory().with(&["--auth", &rights.path(), "--log", "json"]));
+    let refused = |status| node.metric("anode_client_refusals_total", &[("status", status)]);
+    assert_eq!(node.get("/v1/sources/open/none").status, 404);
+    assert_eq!(node.get("/v1/sources/closed/a").status, 401);
+    assert_eq!(refused("401"), 1.0);
+    let ask = |method, path: &str| Http::with_token(&node.http, method, path, "secret");
+    assert_eq!(ask("GET", "/v1/sources/closed/a").status, 403);
+    assert_eq!(ask("PUT", "/v1/sources/closed/a").status, 403);
+    assert_eq!(refused("403"), 2.0);
+    let statuses: Vec<u16> = (0..20).map(|_| ask("PUT", "/v1/sources/slow/a").status).collect();
+    let too_many = statuses.iter().filter(|&&status| status == 429).count();
+    assert!(too_many > 0, "{statuses:?}");
+    assert_eq!(refused("429"), too_many as f64);
+    // What is wrong with a request itself is no refusal of its sender.
+    assert_eq!(refused("400") + refused("other"), 0.0);
+    let log = eventually("it is logged", Duration::from_secs(10), || {
+        let log = node.log();
+        let line =
+            log.lines().find(|line| line.contains("were refused") && line.contains("\"status\":403"))?;
+        Some(crate::harness::json(line))
+    });
+    assert_eq!((&log["code"], &log["last"]), (&json!("forbidden"), &json!("127.0.0.1")), "{log}");
 }
 
 #[test]

@@ -189,3 +189,23 @@ fn show(arguments: &DiskArguments) -> Outcome<bool> {
     println!("{:?}", disk.counts());
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_page_are_understood() {
+        let page = include_str!("../../../docs/faults.md");
+        let commands: Vec<&str> =
+            page.lines().filter(|line| line.starts_with("anode-netem-local ")).collect();
+        assert!(commands.len() >= 4, "{commands:?}");
+        for command in commands {
+            // What a command does stands behind it, with space in between.
+            let words = command.split("  ").next().unwrap_or_default().split_whitespace();
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+}

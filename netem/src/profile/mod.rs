@@ -207,6 +207,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_profile_of_the_page_can_be_read() {
+        let page = include_str!("../../../docs/faults.md");
+        let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let profile = Profile::parse(example.expect("an example"));
+        profile.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
     fn every_profile_that_is_named_can_be_read_and_every_file_is_named() {
         for name in NAMES {
             let profile = Profile::read(name).unwrap_or_else(|error| panic!("{error}"));
