@@ -28,7 +28,7 @@ pub const CHECKER: &str = "checker";
 pub struct WatchedProcess {
     /// Number of the process; 0 while there is none.
     pub pid: Arc<AtomicU32>,
-    /// Whether it gets less of the processor on purpose.
+    /// True while a fault of the run gives the process a part of a processor only.
     pub is_bounded: Arc<AtomicBool>,
 }
 
