@@ -14,7 +14,7 @@ use super::drive::{Driven, Watches};
 use super::spec::Spec;
 use super::summary::{Broken, Measured};
 use crate::checker::{MemberState, Name, Place, Seen};
-use crate::finals::{self, Holdings};
+use crate::finals::{self, Comparison, Holdings};
 use crate::load::recorder::Recorder;
 use crate::watch;
 
@@ -51,19 +51,23 @@ pub fn settle(
     let nodes = cluster.watched();
     let go_on = || !is_interrupted.load(Relaxed);
     let compared = finals::wait_equal(&nodes, EQUAL_MAX, go_on)?;
-    if let Some(difference) = compared.difference {
-        let detail = format!("nodes differ {} s after the end: {difference}", EQUAL_MAX.as_secs());
-        broken.push(Broken { promise: "equal", detail });
-    } else {
-        measured.equal_s = Some(since_s());
+    let is_scarce = || watches.processor.is_scarce(healed_us, recorder.now_us());
+    match &compared.difference {
+        Some(difference) => {
+            let detail = format!("nodes differ {} s after the end: {difference}", EQUAL_MAX.as_secs());
+            // A node without a processor does not answer, and nothing is known of what it holds.
+            let is_unknown = compared.is_incomplete() && is_scarce();
+            let to = if is_unknown { &mut measured.unjudged } else { &mut broken };
+            to.push(Broken { promise: "equal", detail });
+        }
+        None => measured.equal_s = Some(since_s()),
     }
     load.end_publishing();
     std::thread::sleep(LAST_DELIVERIES);
     // The answers that came late may have been of records that were applied late.
     let compared = finals::wait_equal(&nodes, EQUAL_MAX, go_on)?;
-    for ((name, _), holdings) in nodes.iter().zip(compared.holdings) {
-        see_final(recorder, name, Place::Map, holdings);
-    }
+    let silent = see_finals(recorder, &nodes, compared);
+    if is_scarce() { &mut measured.unjudged } else { &mut broken }.extend(silent);
     let asked_us = recorder.now_us();
     judge_members(&nodes, &mut broken);
     let members_s = (recorder.now_us() - asked_us) as f64 / 1e6;
@@ -133,6 +137,18 @@ fn times(spec: &Spec, measured: &Measured, watches: &Watches, healed_us: u64) ->
         times.push(Time { promise: "starts-in-time", from_us: slowest.began_us, took_s, most_s });
     }
     times
+}
+
+/// Notes what every node holds. Says which did not answer, if one did not.
+fn see_finals(recorder: &Recorder, nodes: &[(Name, SocketAddr)], compared: Comparison) -> Option<Broken> {
+    let is_incomplete = compared.is_incomplete();
+    for ((name, _), holdings) in nodes.iter().zip(compared.holdings) {
+        if let Some(holdings) = holdings {
+            see_final(recorder, name, Place::Map, holdings);
+        }
+    }
+    let detail = compared.difference.unwrap_or_default();
+    is_incomplete.then_some(Broken { promise: "answers-at-the-end", detail })
 }
 
 fn see_final(recorder: &Recorder, node: &Name, place: Place, holdings: Holdings) {
