@@ -459,6 +459,17 @@ mod tests {
         out
     }
 
+    /// The page shows how often each reason came. Two of middlewares were once shown there without a word.
+    #[test]
+    fn the_page_says_what_every_code_means() {
+        let page = include_str!("../web/src/model/refusals.ts");
+        let (_, codes) = page.split_once("const CODES").expect("the table");
+        let (codes, _) = codes.split_once("\n};").expect("its end");
+        for code in CODES {
+            assert!(codes.contains(&format!("\n  {}: \"", code.as_str())), "{}", code.as_str());
+        }
+    }
+
     #[test]
     fn every_name_of_the_contract_is_there_with_its_head() {
         let text = written(&Metrics::default());

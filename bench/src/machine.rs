@@ -60,6 +60,17 @@ pub fn cpu_s(pid: u32) -> f64 {
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_S
 }
 
+/// Returns the processor time that the threads of a process have used so far, in microseconds and finer than [`cpu_s`] tells
+/// it. Threads that have ended do not count.
+pub fn cpu_us(pid: u32) -> Outcome<f64> {
+    let mut used_us = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        used_us += stat.split(' ').next().unwrap_or_default().parse::<f64>()? / 1e3;
+    }
+    Ok(used_us)
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }

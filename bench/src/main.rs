@@ -8,6 +8,7 @@ mod chart;
 mod cluster;
 mod document;
 mod figures;
+mod filters;
 mod folder;
 mod hostile;
 mod instructions;
@@ -94,6 +95,8 @@ enum Command {
     Tls(tls::Arguments),
     /// What middlewares cost: records a second without one, with an expression, and with a module
     Middleware(middleware::Arguments),
+    /// What filters cost: a record with thousands of subscribers, without a filter and with one
+    Filters(filters::Arguments),
     /// What a record received from a peer costs on each thread of a node, for several numbers of workers
     Workers(workers::Arguments),
     /// A healthy publisher and subscriber while thousands of connections attack their node: latencies and verdicts
@@ -101,7 +104,7 @@ enum Command {
     /// The attackers of `hostile`
     #[command(hide = true)]
     Attack(hostile::AttackArguments),
-    /// Pull sources: what a thousand cost a node, and how soon they move when their member is killed
+    /// Pull sources: what a thousand cost a node, how soon they move when their member is killed, and the start
     Pull(pull::Arguments),
     /// The store in a real Cassandra (`scripts/cassandra start`): throughput, kills, a pause, a load
     StoreCassandra(cassandra::Arguments),
@@ -132,6 +135,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Store(arguments) => store::run(&arguments),
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Middleware(arguments) => middleware::run(&arguments),
+        Command::Filters(arguments) => filters::run(&arguments),
         Command::Workers(arguments) => workers::run(&arguments),
         Command::Hostile(arguments) => hostile::run(&arguments),
         Command::Attack(arguments) => hostile::attack(&arguments),

@@ -10,7 +10,7 @@ use anode_loadgen::args::RunArgs;
 use clap::Args;
 
 use crate::folder::Folder;
-use crate::machine::Machine;
+use crate::machine::{Machine, cpu_us};
 use crate::median::median;
 use crate::node::Node;
 use crate::subject::Subject;
@@ -124,14 +124,4 @@ fn put(anode: &Path, node: &Node, rule: [&str; 2]) -> Outcome<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// Returns the processor time of a process so far, in microseconds.
-fn cpu_us(pid: u32) -> Outcome<f64> {
-    let mut used_us = 0.0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        used_us += stat.split(' ').next().unwrap_or_default().parse::<f64>()? / 1e3;
-    }
-    Ok(used_us)
 }

@@ -64,12 +64,19 @@ fn encode(text: &str) -> String {
 
 /// What the nodes hold, and how they differ.
 pub struct Comparison {
-    /// What each node holds.
-    pub holdings: Vec<Holdings>,
+    /// What each node holds; `None` for one that did not answer.
+    pub holdings: Vec<Option<Holdings>>,
     /// A sentence about the first difference, if there is one.
     pub difference: Option<String>,
     /// Time until the nodes were equal, or until the deadline.
     pub took: Duration,
+}
+
+impl Comparison {
+    /// Returns whether a node did not answer, so that nothing is known of what it holds.
+    pub fn is_incomplete(&self) -> bool {
+        self.holdings.iter().any(Option::is_none)
+    }
 }
 
 /// Reads all nodes again and again until they hold the same, or until the deadline. `go_on` is asked between.
@@ -82,8 +89,11 @@ pub fn wait_equal(
     loop {
         let read: Vec<Outcome<Holdings>> = nodes.iter().map(|(_, address)| read(*address)).collect();
         let failed = read.iter().find_map(|read| read.as_ref().err().map(|error| error.to_string()));
-        let holdings: Vec<Holdings> = read.into_iter().map(Result::unwrap_or_default).collect();
-        let difference = failed.or_else(|| difference(nodes, &holdings));
+        let holdings: Vec<Option<Holdings>> = read.into_iter().map(Result::ok).collect();
+        let difference = failed.or_else(|| {
+            let all: Vec<&Holdings> = holdings.iter().flatten().collect();
+            difference(nodes, &all)
+        });
         let took = begin.elapsed();
         if difference.is_none() || took >= most || !go_on() {
             return Ok(Comparison { holdings, difference, took });
@@ -92,7 +102,7 @@ pub fn wait_equal(
     }
 }
 
-fn difference(nodes: &[(Name, SocketAddr)], holdings: &[Holdings]) -> Option<String> {
+fn difference(nodes: &[(Name, SocketAddr)], holdings: &[&Holdings]) -> Option<String> {
     let (first, others) = holdings.split_first()?;
     for (index, other) in others.iter().enumerate() {
         let names = first.keys().chain(other.keys());
@@ -123,10 +133,10 @@ mod tests {
             ["a", "b"].map(|name| (name.into(), ([127, 0, 0, 1], 1).into())).to_vec();
         let one = Holdings::from([("x".into(), Version::of_data(1, b"1"))]);
         let two = Holdings::from([("x".into(), Version::of_data(2, b"1"))]);
-        assert_eq!(difference(&nodes, &[one.clone(), one.clone()]), None);
-        let told = difference(&nodes, &[one.clone(), two]).expect("a difference");
+        assert_eq!(difference(&nodes, &[&one, &one]), None);
+        let told = difference(&nodes, &[&one, &two]).expect("a difference");
         assert!(told.contains("a has 1 of x, b has 2"), "{told}");
-        let told = difference(&nodes, &[one, Holdings::new()]).expect("a difference");
+        let told = difference(&nodes, &[&one, &Holdings::new()]).expect("a difference");
         assert!(told.contains("b has nothing"), "{told}");
     }
 

@@ -18,6 +18,7 @@ pub mod load;
 pub mod local;
 pub mod machine;
 pub mod node;
+pub mod processor;
 pub mod profile;
 pub mod run;
 pub mod suite;

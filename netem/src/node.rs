@@ -5,6 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
@@ -12,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::clock::NodeClock;
 use crate::http;
+use crate::processor::WatchedProcess;
 use crate::world::cgroup::Cgroup;
 use crate::world::command::run;
 use crate::world::leftovers::signal;
@@ -48,6 +50,7 @@ pub struct Node {
     child: Option<Child>,
     cgroup: Option<Cgroup>,
     clock: Option<NodeClock>,
+    process: WatchedProcess,
     /// How often it was started.
     pub starts: u32,
 }
@@ -55,7 +58,7 @@ pub struct Node {
 impl Node {
     /// Makes a node that does not run.
     pub fn new(start: Start, cgroup: Option<Cgroup>, clock: Option<NodeClock>) -> Node {
-        Node { start, child: None, cgroup, clock, starts: 0 }
+        Node { start, child: None, cgroup, clock, process: WatchedProcess::default(), starts: 0 }
     }
 
     /// Returns the name of the node.
@@ -76,6 +79,11 @@ impl Node {
     /// Returns the file of its log.
     pub fn log(&self) -> &Path {
         &self.start.log
+    }
+
+    /// Returns the process of the node for those who watch it.
+    pub fn process(&self) -> &WatchedProcess {
+        &self.process
     }
 
     /// Returns the clock of the node, if it has its own.
@@ -118,9 +126,15 @@ impl Node {
         if let Some(cgroup) = &self.cgroup {
             cgroup.take(child.id())?;
         }
+        self.process.pid.store(child.id(), Relaxed);
         self.child = Some(child);
         self.starts += 1;
         Ok(())
+    }
+
+    fn take(&mut self) -> Option<Child> {
+        self.process.pid.store(0, Relaxed);
+        self.child.take()
     }
 
     /// Returns whether the process was started, and has not been ended by [`Node::kill`] or [`Node::end`].
@@ -131,7 +145,7 @@ impl Node {
     /// Says how the process ended by itself, if it did.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;
-        self.child = None;
+        self.take();
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("with exit code {code}"),
             (None, Some(signal)) => format!("by signal {signal}"),
@@ -142,7 +156,7 @@ impl Node {
 
     /// Kills the process without warning, and waits until it is gone.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.take() {
             // Both fail only if the process has ended already.
             let _ = child.kill();
             let _ = child.wait();
@@ -151,7 +165,7 @@ impl Node {
 
     /// Asks the process to end. Fails if it has not ended in time; then it is killed.
     pub fn end(&mut self) -> Outcome<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.take() else { return Ok(()) };
         signal(child.id() as i32, Signal::TERM);
         let begin = Instant::now();
         while begin.elapsed() < END {

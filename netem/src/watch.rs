@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::checker::{MemberSeen, MemberState, Name, Seen};
 use crate::http;
 use crate::load::recorder::Recorder;
+use crate::processor::WatchedProcess;
 
 /// Time between two looks at a node.
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -53,6 +55,86 @@ impl Watch {
 }
 
 impl Drop for Watch {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // A watcher that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The threads that measure how long nodes take from the start of their process until they are ready.
+pub struct StartWatch {
+    is_over: Arc<AtomicBool>,
+    slowest: Arc<Mutex<Option<Start>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The start of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// Name of the node.
+    pub node: Name,
+    /// Time at which the process was started, in microseconds since the begin of the run.
+    pub began_us: u64,
+    /// Time until it was ready, in microseconds.
+    pub took_us: u64,
+}
+
+impl StartWatch {
+    /// Begins to watch nodes that run or will.
+    pub fn start(nodes: Vec<(Name, SocketAddr, WatchedProcess)>, recorder: &Recorder) -> Outcome<StartWatch> {
+        let (is_over, slowest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let mut watch =
+            StartWatch { is_over: is_over.clone(), slowest: slowest.clone(), threads: Vec::new() };
+        for (node, address, process) in nodes {
+            let (is_over, slowest, recorder) = (is_over.clone(), slowest.clone(), recorder.clone());
+            let name = format!("start-{node}");
+            watch.threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                let mut known = process.pid.load(Relaxed);
+                while !is_over.load(Relaxed) {
+                    std::thread::sleep(LOOK);
+                    let pid = process.pid.load(Relaxed);
+                    if pid == known || pid == 0 {
+                        continue;
+                    }
+                    let began_us = recorder.now_us();
+                    let is_watched = || process.pid.load(Relaxed) == pid && !is_over.load(Relaxed);
+                    if !wait_ready(address, is_watched) {
+                        // A process that has ended before counts for nothing, and the next one is looked at.
+                        continue;
+                    }
+                    known = pid;
+                    let took_us = recorder.now_us() - began_us;
+                    let mut slowest = slowest.lock();
+                    if slowest.as_ref().is_none_or(|start: &Start| start.took_us < took_us) {
+                        *slowest = Some(Start { node: node.clone(), began_us, took_us });
+                    }
+                }
+            })?);
+        }
+        Ok(watch)
+    }
+
+    /// Returns the start that took longest, of those that were seen from begin to end.
+    pub fn slowest(&self) -> Option<Start> {
+        self.slowest.lock().clone()
+    }
+}
+
+/// Waits until a node says that clients may be sent to it. Returns false if `is_watched` said no before.
+fn wait_ready(address: SocketAddr, is_watched: impl Fn() -> bool) -> bool {
+    while is_watched() {
+        if http::get(address, "/readyz", ANSWER).is_ok_and(|(status, _)| status == 200) {
+            return is_watched();
+        }
+        std::thread::sleep(LOOK);
+    }
+    false
+}
+
+impl Drop for StartWatch {
     fn drop(&mut self) {
         self.is_over.store(true, Relaxed);
         for thread in self.threads.drain(..) {

@@ -37,6 +37,8 @@ mod literals;
 mod macros;
 mod names;
 mod node;
+#[cfg(test)]
+mod page_tests;
 mod parser;
 mod regexes;
 mod strings;

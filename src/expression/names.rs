@@ -84,6 +84,12 @@ pub(super) const NAMESPACES: [&str; 2] = ["math", "base64"];
 /// Functions that only expressions which decide about records have.
 const DECIDING: [&str; 2] = ["latest", "reject"];
 
+/// The names of all functions, for the check that they are documented.
+#[cfg(test)]
+pub(super) fn function_names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|named| named.name)
+}
+
 /// Returns the function, or what is wrong with the call. `arguments` counts the value before the point, if there is one.
 pub(super) fn function(
     name: &str,

@@ -15,7 +15,7 @@ use super::regexes::{BoundedRegex, REGEXES_MAX};
 use super::value::KINDS;
 
 /// How deep an expression may be nested.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// Bytes that a part of the tree holds, at most, besides texts and regular expressions.
 const NODE_BYTES: usize = 2 * size_of::<ExpressionNode>();

@@ -58,6 +58,28 @@ fn a_receiver_that_fails_in_every_way_gets_everything_in_order() {
     assert!(node.metric("anode_hook_failures_total", &[]) >= 5.0);
 }
 
+/// Without a wish of the receiver, each further attempt comes after about twice the time.
+#[test]
+fn attempts_come_later_and_later() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let count = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0..4 => Reaction::status(500),
+        _ => Reaction::status(200),
+    });
+    start_hook(&node, "h", json!({"on": "s", "url": format!("http://{}/", receiver.addr)}));
+    node.put("s", json!(1));
+    let requests =
+        eventually("five attempts", LONG, || Some(receiver.requests()).filter(|all| all.len() >= 5));
+    let waits_ms: Vec<u128> = requests.windows(2).map(|two| (two[1].at - two[0].at).as_millis()).collect();
+    for (wait_ms, (least, most)) in
+        waits_ms.iter().zip([(500, 1_000), (1_000, 2_000), (2_000, 4_000), (4_000, 8_000)])
+    {
+        // A machine with other work to do wakes late.
+        assert!((least..most + 1_500).contains(wait_ms), "{waits_ms:?}");
+    }
+}
+
 /// The status decides, however slowly a body comes behind it.
 #[test]
 fn a_slow_body_behind_a_good_status_holds_nothing_up() {

@@ -50,6 +50,11 @@ impl Convergence {
         self.lacking.is_empty().then(|| self.last_us.saturating_sub(healed_us))
     }
 
+    /// The time at which the last fault ended, in microseconds; `None` without a fault.
+    pub(super) fn healed_us(&self) -> Option<u64> {
+        self.healed_us
+    }
+
     /// Number of versions that were lacking when the last fault ended; `None` without a fault.
     pub(super) fn lacked(&self) -> Option<u64> {
         self.healed_us.map(|_| self.lacked)

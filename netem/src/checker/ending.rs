@@ -118,5 +118,7 @@ pub(super) fn judge_convergence(evidence: &Evidence, ledger: &mut Ledger, took_u
             format!("it took {} ms after the last fault, and {most_ms} ms are allowed", took_us / 1_000);
         evidence.witness(evidence.last_us, u32::MAX, 0, u32::MAX, detail)
     });
-    ledger.check(Promise::Converges, witness);
+    let healed_us = evidence.convergence.healed_us().unwrap_or(0);
+    let is_scarce = is_late && evidence.waits.is_scarce(healed_us, healed_us.saturating_add(took_us));
+    ledger.check_time(Promise::Converges, is_scarce, witness);
 }

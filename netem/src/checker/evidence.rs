@@ -13,6 +13,7 @@ use super::series::Series;
 use super::subscribers::Subscribers;
 use super::version::Version;
 use super::views::Views;
+use super::waits::Waits;
 
 /// Time after an answer within which its record must be on its way to a subscriber at the same node, in microseconds.
 /// Connections that end sooner prove nothing.
@@ -58,6 +59,7 @@ pub(super) struct Evidence {
     pub(super) convergence: Convergence,
     pub(super) series: Series,
     pub(super) costs: Costs,
+    pub(super) waits: Waits,
     /// Reads by the number of the source.
     pub(super) reads: HashMap<u32, Vec<ReadSeen>>,
     /// Deletions by the number of the source.

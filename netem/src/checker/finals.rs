@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::evidence::Evidence;
 use super::observation::{Level, Place};
-use super::promise::{Ledger, Promise};
+use super::promise::{Ledger, Promise, say};
 use super::publishes::PublishState;
 use super::version::Version;
 
@@ -114,9 +114,15 @@ pub(super) fn judge_shown(
 /// Judges records that were refused: nobody has seen them.
 pub(super) fn judge_refused(evidence: &Evidence, ledger: &mut Ledger) {
     for offered in evidence.publishes.iter().filter(|offered| offered.state == PublishState::Refused) {
-        let witness = offered.shown.map(|(at_us, node)| {
-            let detail = format!("{} refused this record", evidence.nodes.name(offered.node));
-            evidence.witness(at_us, offered.source, offered.known_ts().unwrap_or(0), node, detail)
+        let witness = offered.shown.map(|(at_us, node, version)| {
+            let code = offered.code.as_deref().unwrap_or("no code");
+            let by = evidence.nodes.name(offered.node);
+            let offered_s = offered.at_us as f64 / 1e6;
+            let detail = format!(
+                "{by} refused this record with {code} at {offered_s:.3} s, and {} is there",
+                say(Some(version))
+            );
+            evidence.witness(at_us, offered.source, version.ts, node, detail)
         });
         ledger.check(Promise::OnlyAccepted, witness);
     }

@@ -30,6 +30,7 @@ mod subscribers;
 mod tests;
 mod version;
 mod views;
+mod waits;
 
 use std::collections::HashMap;
 
@@ -48,6 +49,8 @@ pub use self::report::{FaultTime, Figures, PromiseReport, Report, Settled};
 pub use self::series::{Latencies, Second};
 pub use self::version::Version;
 pub use self::views::FalseSuspicions;
+pub use self::waits::Scarcity;
+pub(crate) use self::waits::Waits;
 
 /// Difference between wall clocks that is no fault, in microseconds.
 const CLOCK_SLACK_US: u64 = 2_000_000;
@@ -142,6 +145,7 @@ impl Checker {
                 self.evidence.views.handle_list(at_us, nodes.id(&seen_by), list);
             }
             Seen::Wire { bytes } => self.evidence.costs.handle_wire(bytes),
+            Seen::Waited { us } => self.evidence.waits.handle_waited(at_us, us),
             Seen::Memory { node, bytes } => {
                 let node = self.evidence.nodes.id(&node);
                 self.evidence.costs.handle_memory(at_us, node, bytes);
@@ -157,8 +161,7 @@ impl Checker {
         replicated::judge(&self.evidence, &mut self.ledger);
         ending::judge(&self.evidence, &mut self.ledger);
         ending::judge_convergence(&self.evidence, &mut self.ledger, self.settings.convergence_us_max);
-        let false_suspicions =
-            self.evidence.views.judge(&self.evidence.processes, &self.evidence.nodes, &mut self.ledger);
+        let false_suspicions = self.evidence.views.judge(&self.evidence, &mut self.ledger);
         self.judge_memory();
         report::report(&self.settings, &self.evidence, &self.ledger, false_suspicions)
     }
@@ -232,10 +235,12 @@ impl Checker {
             self.ledger.check(Promise::NothingReturns, returned);
         }
         finals::judge_shown(&mut self.evidence, &mut self.ledger, (at_us, node), source, version);
-        let offered_us =
-            self.evidence.publishes.explain(source, version, (at_us, node)).map(|offered| offered.at_us);
-        let latency_us = offered_us.filter(|_| !delivery.is_snapshot).map(|us| at_us.saturating_sub(us));
-        self.evidence.series.handle_delivery(at_us, latency_us);
+        let offered = self.evidence.publishes.explain(source, version, (at_us, node));
+        let live = offered.map(|offered| (offered.at_us, offered.node)).filter(|_| !delivery.is_snapshot);
+        let processes = &self.evidence.processes;
+        let is_healthy = live.is_some_and(|(_, by)| !processes.is_hit_now(by) && !processes.is_hit_now(node));
+        let latency_us = live.map(|(offered_us, _)| at_us.saturating_sub(offered_us));
+        self.evidence.series.handle_delivery(at_us, latency_us, is_healthy);
     }
 
     fn read(&mut self, at_us: u64, node: &Name, source: &Name, begun_us: u64, found: Option<Version>) {

@@ -111,6 +111,12 @@ pub enum Seen {
         /// Number of bytes, with all headers.
         bytes: u64,
     },
+    /// How long the threads of nodes have waited for a processor since this was last seen, each time that they wanted to
+    /// run.
+    Waited {
+        /// The mean of the thread that waited longest, in microseconds.
+        us: u64,
+    },
     /// Memory of a node's process.
     Memory {
         /// Name of the node.

@@ -1,6 +1,6 @@
 //! When which node ran, and which faults hit it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::observation::Fault;
 
@@ -18,12 +18,17 @@ pub(super) struct FaultSpan {
     pub(super) ended_us: Option<u64>,
 }
 
+/// Time after the first start of a node within which it may still be unknown to others, in microseconds.
+const FIRST_START_US: u64 = 4_000_000;
+
 /// The lives of the nodes' processes, and the faults.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     /// For each node the times of its starts and ends, in order: `true` for a start.
     events: BTreeMap<u32, Vec<(u64, bool)>>,
     faults: BTreeMap<u32, FaultSpan>,
+    /// Numbers of the faults that last.
+    lasting: BTreeSet<u32>,
 }
 
 impl Processes {
@@ -42,6 +47,7 @@ impl Processes {
             ended_us: None,
         };
         self.faults.insert(fault.id, span);
+        self.lasting.insert(fault.id);
     }
 
     /// Notes that a fault is over. Returns whether no fault is left.
@@ -49,7 +55,8 @@ impl Processes {
         if let Some(span) = self.faults.get_mut(&fault) {
             span.ended_us = Some(at_us);
         }
-        self.faults.values().all(|span| span.ended_us.is_some())
+        self.lasting.remove(&fault);
+        self.lasting.is_empty()
     }
 
     /// Returns whether a node ran from one time to another without an end or a start in between. A node whose start
@@ -76,6 +83,25 @@ impl Processes {
                 && span.ended_us.is_none_or(|ended_us| ended_us >= from_us)
         };
         self.faults.values().any(is_hit) || !self.is_same_life(node, from_us, to_us)
+    }
+
+    /// Returns whether a deadly fault hit the node, or its process ended or started again, between two times. The first
+    /// start of a node counts for a short time only: nobody can have taken it for dead before.
+    pub(super) fn was_disturbed(&self, node: u32, from_us: u64, to_us: u64) -> bool {
+        let first = self.events.get(&node).and_then(|events| events.first());
+        let first_us = first.filter(|(_, is_start)| *is_start).map(|(at_us, _)| *at_us);
+        match first_us.filter(|first_us| *first_us >= from_us) {
+            Some(first_us) => {
+                first_us.saturating_add(FIRST_START_US) > to_us || self.was_hit(node, first_us, to_us)
+            }
+            None => self.was_hit(node, from_us, to_us),
+        }
+    }
+
+    /// Returns whether a fault of any kind lasts that hits the node.
+    pub(super) fn is_hit_now(&self, node: u32) -> bool {
+        let mut spans = self.lasting.iter().filter_map(|fault| self.faults.get(fault));
+        spans.any(|span| span.nodes.is_empty() || span.nodes.contains(&node))
     }
 
     /// All faults, in the order of their numbers.

@@ -99,6 +99,10 @@ pub struct Findings {
     pub broken: u64,
     /// The first times that it was broken.
     pub witnesses: Vec<Witness>,
+    /// Number of times that a bound in time was passed while the machine had too much to do to judge it.
+    pub unjudged: u64,
+    /// The first such time.
+    pub excused: Option<Witness>,
 }
 
 /// The findings about all promises.
@@ -117,6 +121,18 @@ impl Ledger {
             if findings.witnesses.len() < WITNESSES_MAX {
                 findings.witnesses.push(witness);
             }
+        }
+    }
+
+    /// Notes that a bound in time was checked. While the machine is too busy, a bound that was passed is not judged.
+    pub(super) fn check_time(&mut self, promise: Promise, is_scarce: bool, witness: Option<Witness>) {
+        match witness {
+            Some(witness) if is_scarce => {
+                let findings = self.findings.entry(promise).or_default();
+                findings.unjudged += 1;
+                findings.excused.get_or_insert(witness);
+            }
+            witness => self.check(promise, witness),
         }
     }
 

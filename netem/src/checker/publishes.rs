@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::observation::{Answer, Level, Offer, Outcome};
+use super::observation::{Answer, Level, Name, Offer, Outcome};
 use super::version::Version;
 
 /// An offer, with names as numbers.
@@ -23,8 +23,10 @@ pub(super) struct Offered {
     ttl_us: u64,
     /// The state of the publish.
     pub(super) state: PublishState,
-    /// The first place that showed the record: the time, and the number of the node.
-    pub(super) shown: Option<(u64, u32)>,
+    /// The first place that showed the record: the time, the number of the node, and the version.
+    pub(super) shown: Option<(u64, u32, Version)>,
+    /// The code of the error that answered it, if one did.
+    pub(super) code: Option<Name>,
 }
 
 /// States of a publish.
@@ -120,6 +122,7 @@ impl Publishes {
             ttl_us: offer.ttl_ms.saturating_mul(1_000),
             state: PublishState::Unknown,
             shown: None,
+            code: None,
         });
         self.by_number.insert(publish, index);
         self.by_data.entry((source, offer.data_hash.unwrap_or(0))).or_default().push(index as u32);
@@ -145,6 +148,7 @@ impl Publishes {
             }
             Answer::Failed { code, applied } => {
                 *self.refused.entry(code.to_string()).or_default() += 1;
+                offered.code = Some(code.clone());
                 applied.map_or(PublishState::Refused, PublishState::Applied)
             }
         };
@@ -158,7 +162,7 @@ impl Publishes {
         if version.deleted {
             self.deletions_shown.entry((source, version)).or_insert(shown);
         } else if let Some(offered) = self.offers.get_mut(found) {
-            offered.shown.get_or_insert(shown);
+            offered.shown.get_or_insert((shown.0, shown.1, version));
         }
         self.offers.get(found)
     }
@@ -168,29 +172,24 @@ impl Publishes {
         for ((source, version), shown) in std::mem::take(&mut self.deletions_shown) {
             let found = self.find(source, version);
             if let Some(offered) = found.and_then(|index| self.offers.get_mut(index)) {
-                offered.shown.get_or_insert(shown);
+                offered.shown.get_or_insert((shown.0, shown.1, version));
             }
         }
     }
 
-    /// Finds an offer that may have become this version by what is known so far: one that was not refused if there is
-    /// one.
+    /// Finds the offer that most likely became this version by what is known so far: rather one that was not refused, and
+    /// then rather one whose timestamp is known. A deletion may also be the end of a record's time to live.
     fn find(&self, source: u32, version: Version) -> Option<usize> {
-        let same = self.by_data.get(&(source, version.hash)).map_or(&[][..], Vec::as_slice);
-        let ending = if version.deleted { self.ending.get(&source).map(Vec::as_slice) } else { None };
-        let of = |index: &&u32| self.offers.get(**index as usize);
-        let fits = |offered: &Offered| offered.known_ts().is_none_or(|ts| ts == version.ts);
-        let is_refused = |offered: &Offered| offered.state == PublishState::Refused;
-        let direct = || {
-            same.iter().filter(|index| {
-                of(index).is_some_and(|o| fits(o) && o.data_hash.is_none() == version.deleted)
-            })
-        };
-        let found = direct()
-            .find(|index| of(index).is_some_and(|o| !is_refused(o)))
-            .or_else(|| ending?.iter().find(|index| of(index).is_some_and(|o| fits(o) && o.has_ttl())))
-            .or_else(|| direct().next());
-        found.map(|index| *index as usize)
+        let same = self.by_data.get(&(source, version.hash)).into_iter().flatten();
+        let ending = self.ending.get(&source).filter(|_| version.deleted).into_iter().flatten();
+        let offers = same.chain(ending).filter_map(|index| Some((*index, self.offers.get(*index as usize)?)));
+        let fitting = offers.filter(|(_, offered)| {
+            let is_same_kind = offered.data_hash.is_none() == version.deleted;
+            (is_same_kind || offered.has_ttl()) && offered.known_ts().is_none_or(|ts| ts == version.ts)
+        });
+        let doubt =
+            |offered: &Offered| (offered.state == PublishState::Refused, offered.known_ts().is_none());
+        fitting.min_by_key(|(_, offered)| doubt(offered)).map(|(index, _)| index as usize)
     }
 
     /// The offers of a source that can make it empty: deletions, and those with a time to live.

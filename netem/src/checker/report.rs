@@ -10,6 +10,7 @@ use super::promise::{Findings, Ledger, Promise};
 use super::publishes::PublishState;
 use super::series::{Latencies, Second};
 use super::views::FalseSuspicions;
+use super::waits::Scarcity;
 
 /// What a run has shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,6 +85,8 @@ pub struct Figures {
     pub latency_before: Latencies,
     /// Latency of live deliveries while faults lasted.
     pub latency_during: Latencies,
+    /// Latency of live deliveries while faults lasted, from and to nodes that no fault hit.
+    pub latency_healthy: Latencies,
     /// Latency of live deliveries after the last fault.
     pub latency_after: Latencies,
     /// Times after the last fault; `None` without a fault.
@@ -96,6 +99,8 @@ pub struct Figures {
     pub useful_bytes: u64,
     /// Number of deliveries that repeated what came after a resume token.
     pub resume_overlap: u64,
+    /// How long the threads of nodes waited for a processor.
+    pub scarcity: Scarcity,
     /// Greatest memory of each node's process, in bytes.
     pub memory_bytes_max: BTreeMap<String, u64>,
 }
@@ -132,10 +137,22 @@ impl Report {
                 ));
             }
         }
+        for promise in &self.promises {
+            if let Some(excused) = &promise.findings.excused {
+                lines.push(format!(
+                    "  not judged: {} {} times, because the machine had too much to do, first at {:.3} s: {} {}",
+                    promise.promise,
+                    promise.findings.unjudged,
+                    excused.at_us as f64 / 1e6,
+                    excused.node,
+                    excused.detail
+                ));
+            }
+        }
         let untried: Vec<&str> = self
             .promises
             .iter()
-            .filter(|promise| promise.findings.checked == 0)
+            .filter(|promise| promise.findings.checked == 0 && promise.findings.unjudged == 0)
             .map(|promise| promise.promise)
             .collect();
         if !untried.is_empty() {
@@ -150,6 +167,12 @@ impl Report {
     /// The report as JSON.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
+    /// The names of the promises with a bound in time that was passed while the machine had too much to do.
+    pub fn unjudged(&self) -> Vec<&'static str> {
+        let some = self.promises.iter().filter(|promise| promise.findings.unjudged > 0);
+        some.map(|promise| promise.promise).collect()
     }
 
     /// The names of the broken promises.
@@ -201,7 +224,9 @@ fn figures(evidence: &Evidence, false_suspicions: FalseSuspicions) -> Figures {
         deliveries: seconds.iter().map(|second| second.deliveries).sum(),
         latency_before: evidence.series.latency(0, began_us),
         latency_during: evidence.series.latency(began_us, ended_us),
+        latency_healthy: evidence.series.latency_healthy(began_us, ended_us),
         latency_after: evidence.series.latency(ended_us, u64::MAX),
+        scarcity: evidence.waits.within(0, u64::MAX),
         false_suspicions,
         wire_bytes: evidence.costs.wire_bytes(),
         resume_overlap: evidence.subscribers.iter().map(|(_, subscriber)| subscriber.overlap).sum(),

@@ -13,6 +13,8 @@ struct SecondOfRun {
     deliveries: u64,
     answers: u64,
     latencies_us: Vec<u32>,
+    /// Latencies of records that came from and to nodes that no fault hit.
+    healthy_us: Vec<u32>,
 }
 
 /// Counts of every second.
@@ -54,11 +56,14 @@ impl Series {
         &mut self.seconds[second]
     }
 
-    /// Counts a delivery, and its latency if it is live and the time of its offer is known.
-    pub(super) fn handle_delivery(&mut self, at_us: u64, latency_us: Option<u64>) {
+    /// Counts a delivery, and its latency if it is live and the time of its offer is known. `is_healthy` says that no
+    /// fault hits the nodes of its publisher and of its subscriber.
+    pub(super) fn handle_delivery(&mut self, at_us: u64, latency_us: Option<u64>, is_healthy: bool) {
         let second = self.at(at_us);
         second.deliveries += 1;
-        second.latencies_us.extend(latency_us.map(|us| u32::try_from(us).unwrap_or(u32::MAX)));
+        let latency_us = latency_us.map(|us| u32::try_from(us).unwrap_or(u32::MAX));
+        second.latencies_us.extend(latency_us);
+        second.healthy_us.extend(latency_us.filter(|_| is_healthy));
     }
 
     /// Counts an answer to a publish.
@@ -76,14 +81,24 @@ impl Series {
         self.seconds.iter().map(second).collect()
     }
 
-    /// Latency over the seconds that begin within a time, in microseconds.
+    /// Latency over the whole seconds within a time, in microseconds.
     pub(super) fn latency(&self, from_us: u64, until_us: u64) -> Latencies {
-        let begins_within = |(second, _): &(usize, &SecondOfRun)| {
+        let some = self.within(from_us, until_us);
+        latencies(some.flat_map(|second| second.latencies_us.iter().copied()).collect())
+    }
+
+    /// The same for records that came from and to nodes that no fault hit.
+    pub(super) fn latency_healthy(&self, from_us: u64, until_us: u64) -> Latencies {
+        let some = self.within(from_us, until_us);
+        latencies(some.flat_map(|second| second.healthy_us.iter().copied()).collect())
+    }
+
+    fn within(&self, from_us: u64, until_us: u64) -> impl Iterator<Item = &SecondOfRun> {
+        let is_within = move |(second, _): &(usize, &SecondOfRun)| {
             let at_us = *second as u64 * 1_000_000;
-            at_us >= from_us && at_us < until_us
+            at_us >= from_us && at_us + 1_000_000 <= until_us
         };
-        let some = self.seconds.iter().enumerate().filter(begins_within);
-        latencies(some.flat_map(|(_, second)| second.latencies_us.iter().copied()).collect())
+        self.seconds.iter().enumerate().filter(is_within).map(|(_, second)| second)
     }
 
     /// The time from the end of the last fault to the end of the first second with nine tenths of the deliveries that
@@ -127,7 +142,7 @@ mod tests {
         let mut series = Series::default();
         for (second, deliveries) in [0, 100, 100, 100, 100, 5, 5, 60, 95, 100].into_iter().enumerate() {
             for _ in 0..deliveries {
-                series.handle_delivery(second as u64 * 1_000_000 + 5, Some(second as u64));
+                series.handle_delivery(second as u64 * 1_000_000 + 5, Some(second as u64), second < 8);
             }
         }
         assert_eq!(series.recovery_us((5_000_000, 7_000_000)), Some(2_000_000));
@@ -137,5 +152,6 @@ mod tests {
             series.latency(8_000_000, u64::MAX),
             Latencies { count: 195, p50_us: 9, p99_us: 9, max_us: 9 }
         );
+        assert_eq!(series.latency_healthy(7_000_000, u64::MAX).count, 60);
     }
 }

@@ -373,6 +373,24 @@ fn a_deletion_that_was_seen_is_the_one_that_was_not_refused() {
     assert!(story.breaks(Promise::OnlyAccepted).detail.contains("a refused"));
 }
 
+/// A record with a time to live that a node refused was taken for the one whose end was seen, although another one of the
+/// same source had that timestamp (chaos, seeds 1 to 3, about ten times in each).
+#[test]
+fn the_end_of_a_record_belongs_to_the_record_with_its_timestamp() {
+    let mut story = Story::new();
+    story.connect(1, 1, "b", Mode::Latest, None);
+    let refused = story.offer("a", "s/1", Some("1"), Level::Stored, 1_000);
+    let answer = Answer::Failed { code: "store_unavailable".into(), applied: None };
+    story.see(Seen::Answered { publish: refused, answer });
+    let publish = story.offer("a", "s/1", Some("2"), Level::Stored, 1_000);
+    let ts = WALL_US + story.at_us;
+    story.answer(publish, ts);
+    story.wait(2 * SECOND);
+    story.deliver(1, "s/1", Version::of_deletion(ts));
+    story.end("b", Place::Map, &[]);
+    story.keeps();
+}
+
 #[test]
 fn a_record_without_an_answer_explains_what_is_seen() {
     let mut story = Story::new();
@@ -485,6 +503,59 @@ fn a_healthy_member_that_is_declared_dead() {
     story.wait(SECOND);
     story.members("dead");
     story.keeps();
+}
+
+/// Runs of 15 s judged no member at all, because each was allowed 20 s after every start, and so also after the first one.
+#[test]
+fn a_healthy_member_that_is_declared_dead_soon_after_the_first_start() {
+    let story = |wait_us: u64| {
+        let mut story = Story::new();
+        story.wait(wait_us);
+        story.members("dead");
+        story
+    };
+    assert_eq!(story(6 * SECOND).breaks(Promise::HealthyNotDead).node, "a");
+    story(2 * SECOND).keeps();
+    let mut killed = Story::new();
+    killed.wait(SECOND);
+    killed.see(Seen::NodeEnded { node: "c".into() });
+    killed.see(Seen::NodeStarted { node: "c".into() });
+    killed.wait(6 * SECOND);
+    killed.members("dead");
+    killed.keeps();
+}
+
+/// A machine on which 30 programs wanted to run let nodes wait for a processor for seconds, and others took them for dead.
+/// What is lost on such a machine is lost all the same.
+#[test]
+fn times_on_a_machine_with_too_much_to_do_are_told_and_not_judged() {
+    let busy = |story: &mut Story| {
+        for _ in 0..10 {
+            story.wait(SECOND);
+            story.see(Seen::Waited { us: 900 * MS });
+        }
+    };
+    let mut story = Story::new();
+    busy(&mut story);
+    story.members("dead");
+    let report = story.keeps();
+    assert_eq!(report.unjudged(), ["healthy-not-dead"], "{}", report.text());
+    assert!(report.text().contains("not judged: healthy-not-dead 3 times"), "{}", report.text());
+    assert!(report.figures.scarcity.is_too_great());
+    let mut story = Story::new();
+    story.checker.settings.convergence_us_max = Some(2 * SECOND);
+    story.connect(1, 1, "b", Mode::Latest, None);
+    story.fault(1, &["b"]);
+    story.publish("s/1", 5, Some("1"), Level::Accepted);
+    story.see(Seen::FaultEnded { fault: 1 });
+    busy(&mut story);
+    story.deliver(1, "s/1", data(5, "1"));
+    assert_eq!(story.keeps().unjudged(), ["converges"]);
+    let mut story = Story::new();
+    story.publish("s/1", 5, Some("1"), Level::Stored);
+    busy(&mut story);
+    story.end("b", Place::Map, &[]);
+    story.breaks(Promise::StoredKept);
 }
 
 #[test]

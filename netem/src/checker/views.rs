@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::evidence::Evidence;
 use super::names::Names;
 use super::observation::{MemberSeen, MemberState};
-use super::processes::Processes;
 use super::promise::{Ledger, Promise, Witness};
 
 /// Time after a deadly fault or a start for which members may still be taken for dead, in microseconds.
@@ -72,13 +72,14 @@ impl Views {
 
     /// Counts members that were suspected or declared dead although they ran and no deadly fault hit them or the node
     /// that says so.
-    pub(super) fn judge(&self, processes: &Processes, nodes: &Names, ledger: &mut Ledger) -> FalseSuspicions {
+    pub(super) fn judge(&self, evidence: &Evidence, ledger: &mut Ledger) -> FalseSuspicions {
+        let (processes, nodes) = (&evidence.processes, &evidence.nodes);
         let mut found = FalseSuspicions::default();
         for (seen_by, samples) in &self.samples {
             let mut down: BTreeSet<(u32, bool)> = BTreeSet::new();
             for (at_us, sample) in samples {
                 let from_us = at_us.saturating_sub(GRACE_US);
-                let is_healthy = |node: u32| !processes.was_hit(node, from_us, *at_us);
+                let is_healthy = |node: u32| !processes.was_disturbed(node, from_us, *at_us);
                 if !is_healthy(*seen_by) {
                     down.clear();
                     continue;
@@ -103,7 +104,8 @@ impl Views {
                             seen.state
                         ),
                     });
-                    ledger.check(Promise::HealthyNotDead, witness);
+                    let is_scarce = witness.is_some() && evidence.waits.is_scarce(from_us, *at_us);
+                    ledger.check_time(Promise::HealthyNotDead, is_scarce, witness);
                 }
             }
         }

@@ -87,6 +87,13 @@ impl Injector {
         links.chain(machines.map(|fault| &fault.fault)).map(|fault| &*fault.name).collect()
     }
 
+    /// Returns the nodes that get less of the processor on purpose.
+    pub fn bounded(&self) -> BTreeSet<usize> {
+        let active = self.machines.iter().filter(|fault| fault.state == State::Active);
+        let bounds = active.filter(|fault| fault.event.fault.kind == Kind::Cpu);
+        bounds.map(|fault| fault.event.node).collect()
+    }
+
     /// Returns whether no fault is active or to come.
     pub fn is_over(&self) -> bool {
         self.links.iter().all(|fault| fault.state == State::Over)

@@ -93,15 +93,21 @@ pub struct Profile {
     /// Greatest ratio of the 99th percentile of the time to delivery to that of the same run without faults.
     #[serde(default)]
     pub p99_ratio_max: Option<f64>,
+    /// The same for records that come from and to nodes that no fault hits.
+    #[serde(default)]
+    pub healthy_p99_ratio_max: Option<f64>,
+    /// Seconds within which a node that is started under load must be ready.
+    #[serde(default)]
+    pub start_within_s: Option<f64>,
+    /// Most memory of the process of a node, in MiB.
+    #[serde(default = "memory")]
+    pub memory_mib_max: u64,
     /// Seconds within which all nodes must be equal after publishing has ended.
     #[serde(default = "equal")]
     pub equal_within_s: f64,
     /// Seconds within which all nodes must be ready again after the last fault.
     #[serde(default = "ready")]
     pub ready_within_s: f64,
-    /// Nodes that no other may declare dead, although there are faults.
-    #[serde(default)]
-    pub healthy: Option<Group>,
     /// Shapes of links; of several rules that hold for a link, the later ones prevail.
     #[serde(default, rename = "link")]
     pub links: Vec<Rule>,
@@ -136,6 +142,10 @@ fn lan() -> String {
 
 fn ethernet() -> u32 {
     1_500
+}
+
+fn memory() -> u64 {
+    256
 }
 
 fn equal() -> f64 {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
@@ -132,6 +133,13 @@ impl Cluster {
             }
         }
         Ok(begin.elapsed())
+    }
+
+    /// Notes which nodes get less of the processor on purpose.
+    pub fn mark_bounded(&self, bounded: &BTreeSet<usize>) {
+        for (index, machine) in self.machines.iter().enumerate() {
+            machine.node.process().is_bounded.store(bounded.contains(&index), Relaxed);
+        }
     }
 
     /// Copies the logs of the nodes into a directory.

@@ -15,7 +15,8 @@ use crate::checker::{Name, Seen};
 use crate::faults::Injector;
 use crate::load::recorder::Recorder;
 use crate::load::{Load, Plan};
-use crate::watch::{self, Watch};
+use crate::processor::ProcessorWatch;
+use crate::watch::{self, StartWatch, Watch};
 
 /// Time between two looks at what is due.
 const TURN: Duration = Duration::from_millis(10);
@@ -27,9 +28,29 @@ const CALM: Duration = Duration::from_millis(300);
 /// A run whose faults are over, with clients that still listen.
 pub struct Driven {
     pub load: Load,
-    pub watch: Watch,
+    pub watches: Watches,
     pub broken: Vec<Broken>,
     pub measured: Measured,
+}
+
+/// The threads that watch the nodes.
+pub struct Watches {
+    _members: Watch,
+    pub starts: StartWatch,
+    pub processor: ProcessorWatch,
+}
+
+impl Watches {
+    fn start(cluster: &Cluster, recorder: &Recorder) -> Outcome<Watches> {
+        let processes = cluster.machines.iter().map(|machine| machine.node.process().clone());
+        let starts = cluster.watched().into_iter().zip(processes.clone());
+        let starts = starts.map(|((name, address), process)| (name, address, process));
+        Ok(Watches {
+            _members: Watch::start(cluster.watched(), recorder)?,
+            starts: StartWatch::start(starts.collect(), recorder)?,
+            processor: ProcessorWatch::start(processes.collect(), recorder)?,
+        })
+    }
 }
 
 /// Starts the cluster and the clients, and returns when the last fault is over and publishing has ended.
@@ -45,18 +66,19 @@ pub fn drive(
     let seed = spec.arguments.seed;
     let mut injector = Injector::new(rules, events, names.clone(), run_s, keys, seed);
     cluster.start(&injector.absent(), recorder)?;
-    let watch = Watch::start(cluster.watched(), recorder)?;
+    let watches = Watches::start(cluster, recorder)?;
     let mut load = Load::start(plan(spec, cluster), recorder.clone())?;
     std::thread::sleep(CALM);
     load.publish()?;
     let begin = Instant::now();
-    let mut driven = Driven { load, watch, broken: Vec::new(), measured: Measured::default() };
+    let mut driven = Driven { load, watches, broken: Vec::new(), measured: Measured::default() };
     let (mut weighed, mut told) = (begin, 0);
     let mut is_publishing = true;
     loop {
         let at_s = begin.elapsed().as_secs_f64();
         cluster.set_shapes(at_s)?;
         injector.turn(at_s, &mut cluster.machines, recorder)?;
+        cluster.mark_bounded(&injector.bounded());
         mourn(cluster, &injector, recorder, &mut driven.broken, at_s)?;
         if weighed.elapsed() >= WEIGH {
             weighed = Instant::now();

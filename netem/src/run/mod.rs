@@ -15,6 +15,7 @@ use anode_loadgen::Outcome;
 
 use crate::checker::{Checker, Report};
 use crate::load::recorder::Recorder;
+use crate::processor::CHECKER;
 
 pub use cluster::Cluster;
 pub use spec::Spec;
@@ -27,7 +28,7 @@ pub fn run(spec: &Spec, is_interrupted: &Arc<AtomicBool>) -> Outcome<Summary> {
     std::fs::create_dir_all(&out)?;
     let (recorder, observations) = Recorder::new();
     let settings = spec.settings();
-    let checker = std::thread::Builder::new().name("checker".to_owned()).spawn(move || {
+    let checker = std::thread::Builder::new().name(CHECKER.to_owned()).spawn(move || {
         let mut checker = Checker::new(settings);
         for observation in observations {
             checker.observe(observation);

@@ -9,6 +9,9 @@ use anode_loadgen::Outcome;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Length of the periods in which processor time is given out, in microseconds.
 const PERIOD_US: u64 = 100_000;
+/// Weight of a group of processes with niceness 0, and the ratio of the weights of neighbouring levels.
+const WEIGHT: f64 = 1_024.0;
+const WEIGHT_STEP: f64 = 1.25;
 
 /// The bounds of one node. They are removed when this is dropped.
 pub struct Cgroup {
@@ -26,6 +29,8 @@ impl Cgroup {
         for dir in [&group.cpu, &group.memory] {
             fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         }
+        // Without it, this node alone would be at a disadvantage where the run has precedence over other programs.
+        write(&group.cpu, "cpu.shares", own_weight())?;
         Ok(group)
     }
 
@@ -60,6 +65,13 @@ impl Drop for Cgroup {
             let _ = fs::remove_dir(dir);
         }
     }
+}
+
+/// Returns the weight that the kernel gives the session of this process, if it gives weights to sessions.
+fn own_weight() -> u64 {
+    let text = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    let nice: i32 = text.split_whitespace().next_back().and_then(|nice| nice.parse().ok()).unwrap_or(0);
+    (WEIGHT * WEIGHT_STEP.powi(-nice)) as u64
 }
 
 fn write(dir: &Path, file: &str, value: impl std::fmt::Display) -> Outcome<()> {

@@ -26,10 +26,19 @@ pub enum HookEvent {
 struct HookFrame<'a> {
     #[serde(borrow)]
     source: Option<&'a RawValue>,
+    #[serde(default)]
+    gone: bool,
     resume: Option<String>,
     eos: Option<EosToken>,
     result: Option<BegunFields>,
     error: Option<RefusedFields>,
+}
+
+/// The mark of a source that does not match the filter of a subscription any longer.
+#[derive(Deserialize)]
+struct GoneMark {
+    #[serde(default)]
+    gone: bool,
 }
 
 #[derive(Deserialize)]
@@ -51,17 +60,26 @@ struct RefusedFields {
     message: String,
 }
 
-/// Reads a frame, which holds one message or an array of records. Nothing that a webhook need not know is an event.
+/// Reads a frame, which holds one message or an array of records. Nothing that a webhook need not know is an event: it
+/// sends what its filter is true of, and not that a source has left the filter, which a subscription is told while it
+/// gets the newest record of each source.
 pub fn read_hook_frame(text: &str) -> Result<Vec<HookEvent>, serde_json::Error> {
     if text.starts_with('[') {
         let records: Vec<&RawValue> = serde_json::from_str(text)?;
-        return Ok(records.iter().map(|record| HookEvent::Record(record.get().into())).collect());
+        let mut events = Vec::with_capacity(records.len());
+        for record in records {
+            if !serde_json::from_str::<GoneMark>(record.get())?.gone {
+                events.push(HookEvent::Record(record.get().into()));
+            }
+        }
+        return Ok(events);
     }
     let frame: HookFrame<'_> = serde_json::from_str(text)?;
     let event = match frame {
         HookFrame { error: Some(error), .. } => {
             HookEvent::Refused(format!("{}: {}", error.code, error.message))
         }
+        HookFrame { source: Some(_), gone: true, .. } => return Ok(Vec::new()),
         HookFrame { source: Some(_), .. } => HookEvent::Record(text.into()),
         HookFrame { eos: Some(eos), .. } => HookEvent::Eos(eos.resume),
         HookFrame { resume: Some(token), .. } => HookEvent::Token(token),
@@ -85,6 +103,9 @@ mod tests {
         let deleted = r#"{"source":"a","ts":2,"origin":"n","deleted":true}"#;
         let both = format!("[{record},{deleted}]");
         assert_eq!(of(&both), [HookEvent::Record(record.into()), HookEvent::Record(deleted.into())]);
+        let gone = r#"{"source":"a","ts":3,"gone":true}"#;
+        assert_eq!(of(gone), []);
+        assert_eq!(of(&format!("[{gone},{deleted}]")), [HookEvent::Record(deleted.into())]);
         assert_eq!(of(r#"{"eos":{"subscription":1,"resume":"t"}}"#), [HookEvent::Eos("t".into())]);
         assert_eq!(of(r#"{"resume":"t"}"#), [HookEvent::Token("t".into())]);
         let begun = r#"{"result":{"subscription":1,"recovered":false}}"#;

@@ -27,6 +27,7 @@
 mod birth;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
+mod guarded;
 mod journal;
 pub(super) mod medium;
 mod rows;
@@ -43,6 +44,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use self::birth::count_life;
+use self::guarded::guarded;
 use self::journal::{Journal, JournalBounds, JournalStep, MoveRule};
 use self::medium::{FileMedium, Medium};
 use self::rows::LatestRow;
@@ -137,6 +139,17 @@ pub(super) struct Embedded {
 impl Embedded {
     /// Opens or makes the file and counts the start of the node, which survives a power cut.
     fn open(
+        medium: Box<dyn Medium>,
+        settings: Settings,
+        life: NewLife,
+    ) -> Result<(Embedded, NodeIdentity), OpenError> {
+        let path = medium.path();
+        let opened = || Embedded::open_sound(medium, settings, life);
+        guarded(opened, |reason| OpenError::Database { path, reason })
+    }
+
+    /// The same for a file whose pages are those that were written.
+    fn open_sound(
         medium: Box<dyn Medium>,
         settings: Settings,
         life: NewLife,
@@ -345,10 +358,13 @@ impl StoreEngine for Embedded {
         let mut database = self.database.write();
         // The old one is dropped first, because it holds the file's lock.
         *database = None;
-        let opened = self.medium.reopen(&builder(self.settings.cache_bytes));
-        *database = Some(opened.map_err(|error| {
+        let open = || {
+            let opened = self.medium.reopen(&builder(self.settings.cache_bytes));
+            opened.map_err(StoreError::from)
+        };
+        *database = Some(guarded(open, |damaged| damaged).map_err(|error| {
             let text = format!("{:?} cannot be opened: {error}", self.medium.path());
-            StoreError::from(error).with_text(text)
+            error.with_text(text)
         })?);
         Ok(())
     }

@@ -471,6 +471,36 @@ fn garbage_is_no_store() {
     assert!(matches!(opened, Err(OpenError::Database { .. })));
 }
 
+/// A node on a disk that forgot synced pages ended with a panic inside of redb ("entered unreachable code"), and not with
+/// the name of the damaged file. Found by `netem/run disk-lies`, seed 1.
+#[test]
+fn a_file_with_a_page_that_the_disk_has_lost_is_named_as_damaged() {
+    let disk = SimDisk::default();
+    let store = open(&disk, 4);
+    for number in 0..40 {
+        commit(&store, &[Arc::new(record(&format!("s/{number}"), 7, b"1"))]).expect("commits");
+    }
+    let image = disk.after_power_cut().disk.lock().platter.clone();
+    const PAGE_BYTES: usize = 4_096;
+    let is_used = |page: &usize| image[page * PAGE_BYTES..][..PAGE_BYTES].iter().any(|byte| *byte != 0);
+    let (mut damaged, mut panicked) = (0, 0);
+    for page in (1..image.len() / PAGE_BYTES).filter(is_used) {
+        let mut lost = image.clone();
+        lost[page * PAGE_BYTES..][..PAGE_BYTES].fill(0x77);
+        let settings = Settings { history: 4, cache_bytes: 1 << 20, journal: JournalBounds::default() };
+        match Embedded::open(Box::new(SimDisk::of_image(lost)), settings, life(1, None)) {
+            // It is not closed in order, because redb would write its own tables, which are not those of the file.
+            Ok(opened) => std::mem::forget(opened),
+            Err(OpenError::Database { reason: StoreError::Damaged(reason), .. }) => {
+                damaged += 1;
+                panicked += u32::from(reason.starts_with("the file is damaged: "));
+            }
+            Err(other) => assert!(!other.to_string().is_empty()),
+        }
+    }
+    assert!(damaged > 0 && panicked > 0, "{damaged} damaged, {panicked} by a panic of redb");
+}
+
 /// A start panicked in a debug build, and in others wrote over rows of the journal, when a damaged number had no
 /// successor. Found by fuzzing.
 #[test]

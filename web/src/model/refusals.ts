@@ -32,6 +32,8 @@ const CODES: Readonly<Record<string, string>> = {
   store_unavailable: "The store cannot take the record at the moment.",
   timeout: "The acknowledgement level was not reached in time.",
   clock_skew: "The clock of the node is too far off those of the other members.",
+  rejected: "A middleware has refused the record, and told the publisher why.",
+  middleware_failed: "A middleware that had to decide about the record has failed.",
 };
 
 const KINDS: Readonly<Record<string, Kind>> = {
@@ -82,6 +84,10 @@ const KINDS: Readonly<Record<string, Kind>> = {
     what: "Records for other nodes",
     why: { "": "A newer one of the same source came before they could be sent." },
   },
+  anode_middleware_rejected_total: { what: "Records, by middlewares", why: { "": CODES["rejected"] ?? "" } },
+  anode_middleware_failures_total: { what: "Failures of middlewares", why: { "": "Their records were refused, or passed, as the definition says." } },
+  anode_middleware_dropped_total: { what: "Records dropped by middlewares", why: { "": "The publishers were told so." } },
+  anode_hook_failures_total: { what: "Batches of webhooks", why: { "": "The receiver did not take them; they are sent again." } },
   anode_tls_handshakes_total: { what: "Handshakes of TLS", why: { failed: "The client spoke no TLS, or took too long." } },
 };
 

@@ -263,34 +263,3 @@ fn follow(world: &mut World, clients: &mut [(usize, BTreeMap<String, Value>)]) {
         }
     }
 }
-
-/// Prints what a record costs with 10,000 subscribers of the same sources, without a filter and with one that keeps
-/// one record in ten; run by hand.
-#[test]
-#[ignore = "a measurement, not a check"]
-#[allow(clippy::disallowed_methods)]
-fn measure_ten_thousand_subscribers() {
-    for url in ["/subscribe?source=a/*".to_owned(), url("a/*", "data.n % 10 == 0", "")] {
-        let mut world = World::new();
-        let clients: Vec<usize> = (0..10_000).map(|_| world.open(&url)).collect();
-        world.settle();
-        let empty = |world: &mut World| {
-            for &client in &clients {
-                let mut bytes = Vec::new();
-                assert!(world.clients[client].out.flush(&mut bytes).expect("a Vec takes all"));
-            }
-        };
-        empty(&mut world);
-        let start = std::time::Instant::now();
-        let rounds = 200;
-        for round in 0..rounds {
-            // Each source has one value for long, so that none leaves the filter.
-            world.publish(&format!("a/{}", round % 10), &format!(r#"{{"n":{}}}"#, round % 10));
-            world.settle();
-            if round % 20 == 19 {
-                empty(&mut world);
-            }
-        }
-        println!("{url}: {:?} a record", start.elapsed() / rounds);
-    }
-}
