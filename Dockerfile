@@ -21,11 +21,11 @@ RUN for package in . loadgen bench clients/rust netem; do \
     done \
     && mkdir bench/benches && touch bench/benches/micro.rs \
     && mkdir netem/planted && echo 'fn main() {}' >netem/planted/main.rs \
-    && cargo auditable build --release --locked --package anode --features graphiql,wasm
+    && cargo auditable build --release --locked --package anode --features graphiql,wasm,kafka
 # The copied files are older than what was just built from the empty ones. Without `touch`, cargo would take
 # them for unchanged.
 COPY src src
-RUN touch src/lib.rs src/main.rs && cargo auditable build --release --locked --package anode --features graphiql,wasm
+RUN touch src/lib.rs src/main.rs && cargo auditable build --release --locked --package anode --features graphiql,wasm,kafka
 # The content of the image: the binary, the C library that it is linked to, the configuration of name
 # resolution, and the data directory. The names of functions are kept for stack traces.
 RUN mkdir -p /image/usr/local/bin /image/etc /data/anode \

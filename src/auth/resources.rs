@@ -138,7 +138,7 @@ impl Resource {
     #[cfg(test)]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Extension(ExtensionKind::Archive | ExtensionKind::Middleware) => {
+            Resource::Extension(ExtensionKind::Archive | ExtensionKind::Middleware | ExtensionKind::Pull) => {
                 &["GET", "PUT", "POST", "DELETE"]
             }
             Resource::Source | Resource::Extension(_) => &["GET", "PUT", "DELETE"],

@@ -183,10 +183,13 @@ impl Command {
     }
 }
 
-/// The whole command line. The options by which `anode archive` reaches nodes are also taken behind its own subcommands.
+/// The whole command line. The options by which `anode pull`, `anode middleware` and `anode archive` reach nodes are taken before
+/// and behind their own subcommands. Those of `anode hook` are not, because `anode hook put --url` names the receiver.
 fn command_line() -> clap::Command {
     let with_options_anywhere = |command: clap::Command| command.mut_args(|argument| argument.global(true));
-    Arguments::command().mut_subcommand("archive", with_options_anywhere)
+    ["pull", "middleware", "archive"]
+        .iter()
+        .fold(Arguments::command(), |command, name| command.mut_subcommand(name, with_options_anywhere))
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
@@ -314,6 +317,18 @@ mod tests {
             "anode completions bash",
             "anode man serve",
             "anode sub a --token x",
+            "anode pull --url http://a:1 list",
+            "anode pull list --url http://a:1 --json",
+            "anode --url http://a:1 pull list",
+            "anode pull --url http://a:1 put n f.toml",
+            "anode pull put n f.toml --url http://a:1 --token x",
+            "anode pull test f.toml --allow-exec d",
+            "anode pull --url http://a:1 test f.toml",
+            "anode archive --url http://a:1 list",
+            "anode archive list n --url http://a:1",
+            "anode middleware --url http://a:1 list",
+            "anode middleware put n --on a --cel data --url http://a:1",
+            "anode hook put n --on a --url http://b:1",
             "anode sim lossy --loss 5% --burst --seeds 1..5 --nodes 10,100 --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());

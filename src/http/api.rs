@@ -53,8 +53,8 @@ mod tests {
         let document = parsed(OPENAPI);
         let paths = document["paths"].as_object().expect("paths");
         let table_path = |path: &str| {
-            let beneath = path.find('{').and_then(|at| path.get(..at)).unwrap_or(path);
-            beneath.to_owned()
+            let named = path.split('{').next().unwrap_or(path);
+            Resource::of(named).map_or_else(|| named.to_owned(), |resource| resource.path().to_owned())
         };
         let methods = paths.iter().flat_map(|(path, operations)| {
             let methods = operations.as_object().expect("operations").keys();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Reply;
 use super::app::{App, HandlerResult, apart};
 use super::body;
-use super::leased::leased_json;
+use super::leased::{lease, leased_json};
 use super::middleware;
 use super::params::Query;
 use super::places::Seat;
@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::publish::reply;
 use super::system_record::tell;
 use crate::auth::Resource;
+use crate::memory::MemoryUse;
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::extension::{ExtensionKind, ExtensionName, ListedExtension};
 use crate::protocol::query::decode_path;
@@ -30,6 +31,8 @@ use crate::record::Pattern;
 
 /// Memory of the records that are looked at together when a definition is taken away, in bytes.
 const END_BYTES: usize = 64 * 1024;
+/// Memory of a trial, in bytes: an answer of the greatest usual size, and what is made of it.
+const TRIAL_BYTES: usize = 24 * 1024 * 1024;
 /// Largest body by which a definition is put, in bytes.
 const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 
@@ -75,6 +78,30 @@ pub(super) async fn put(
     let published = tell(&app, kind.record_name(&name), DraftPayload::Json(&text)).await?;
     tracing::info!(kind = kind.as_str(), %name, "an admin puts a definition");
     changed(&app, &name, published.ts)
+}
+
+/// Tries the definition of a pull source, of which nothing is kept. A definition may have the name `test` all the same, since
+/// it is put by another method.
+pub(super) async fn test_pull(
+    State(app): State<App>,
+    Extension(seat): Extension<Arc<Seat>>,
+    request: Request,
+) -> HandlerResult {
+    let kind = ExtensionKind::Pull;
+    if name_in(kind, request.uri())?.as_str() != "test" {
+        return Err(Refusal::new(Code::MethodNotAllowed, "POST is for /v1/pull/test").into());
+    }
+    Query::parse(request.uri().query(), &[])?;
+    let is_toml = is_toml(request.headers())?;
+    let body = body::read_up_to(&app, &seat, request.into_body(), DEFINITION_BYTES_MAX).await?;
+    let text = app.node.read_extension(kind, body.bytes(), is_toml)?;
+    drop(body);
+    let lease = lease(&app, MemoryUse::Pages, TRIAL_BYTES.min(app.node.memory().holder_max()))?;
+    tracing::info!("an admin tries a pull source");
+    let node = app.node.clone();
+    let told = apart(move || node.try_pull(&text)).await??;
+    drop(lease);
+    leased_json(&app, told)
 }
 
 /// Takes a definition away, with its state.

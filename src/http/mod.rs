@@ -194,6 +194,12 @@ pub trait NodeService: Send + Sync + 'static {
         let _ = (kind, body, is_toml);
         Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
     }
+    /// Runs the definition of a pull source once, and says what it would publish: the text of a JSON object. `body` is the JSON
+    /// text of the definition. Takes half a minute at most; called on a thread for blocking work.
+    fn try_pull(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let _ = body;
+        Err(Refusal::new(Code::NotFound, "this node takes no extensions"))
+    }
     /// The archives of a definition, the newest first: the text of a JSON object. Called on a thread for blocking work.
     fn archives(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
         let _ = name;

@@ -87,6 +87,12 @@ fn handler_of(resource: Resource, engine: &Arc<Engine>) -> MethodRouter<App> {
                 .post(post_middleware)
                 .delete(move |app, uri, query| extensions::delete(kind, app, uri, query))
         }
+        Resource::Extension(kind @ ExtensionKind::Pull) => {
+            get(move |app, uri, query| extensions::one(kind, app, uri, query))
+                .put(move |app, seat, request| extensions::put(kind, app, seat, request))
+                .post(extensions::test_pull)
+                .delete(move |app, uri, query| extensions::delete(kind, app, uri, query))
+        }
         Resource::Extension(kind) => get(move |app, uri, query| extensions::one(kind, app, uri, query))
             .put(move |app, seat, request| extensions::put(kind, app, seat, request))
             .delete(move |app, uri, query| extensions::delete(kind, app, uri, query)),

@@ -153,6 +153,10 @@ impl NodeService for Control {
         extend::read_body(kind, body, is_toml)
     }
 
+    fn try_pull(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        extend::pull::try_at_node(self.extend_host(), body)
+    }
+
     fn archives(&self, name: &ExtensionName) -> Result<Vec<u8>, Refusal> {
         extend::listed_archives(&ExtendNode(self.0.clone()), name)
     }

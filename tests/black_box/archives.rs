@@ -172,6 +172,47 @@ fn archives_are_written_verified_and_restored() {
     assert!(bucket.names().iter().all(|name| name.starts_with("p/n/")), "{:?}", bucket.names());
 }
 
+/// What stands in the bucket is as it is documented: lines of JSON in frames of zstd of at most 8 MiB, and a manifest with
+/// the counts, the ranges and the hash of each.
+#[test]
+fn frames_are_bounded_and_described_by_the_manifest() {
+    let bucket = Bucket::start();
+    let node = Node::start(config("a"));
+    // 12 MiB, which do not fit into one frame.
+    for n in 0..48 {
+        node.put(&format!("large/{n:02}"), json!(format!("{n}").repeat(131_072)));
+    }
+    put_archive(&node, "n", &definition(&bucket, "every = \"1h\""));
+    let folder = format!("p/n/{}", id(&wait_listed(&node, "n", 1)[0]));
+    let manifest = bucket.object(&format!("{folder}/manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!((&manifest["parent"], &manifest["records"]), (&Value::Null, &json!(48)), "{manifest}");
+    let frames = manifest["frames"].as_array().expect("frames");
+    assert!(frames.len() >= 2, "{} frames", frames.len());
+    let mut sources = Vec::new();
+    for frame in frames {
+        let stored =
+            bucket.object(&format!("{folder}/{}", frame["name"].as_str().expect("a name"))).expect("a frame");
+        assert_eq!(frame["sha256"], json!(crate::harness::rights::sha256_of(&stored)));
+        let lines = zstd::stream::decode_all(stored.as_slice()).expect("zstd");
+        assert!(lines.len() <= 8 << 20 && frame["bytes"] == lines.len(), "{} bytes", lines.len());
+        let lines = String::from_utf8(lines).expect("text");
+        let records: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(frame["records"], records.len());
+        let mut names: Vec<String> =
+            records.iter().map(|record| record["source"].as_str().expect("a source").to_owned()).collect();
+        let stamps = || records.iter().filter_map(|record| record["ts"].as_u64());
+        assert_eq!(frame["ts"], json!([stamps().min(), stamps().max()]));
+        names.sort();
+        assert_eq!(frame["sources"], json!([names.first(), names.last()]));
+        sources.append(&mut names);
+    }
+    sources.sort();
+    let expected: Vec<String> = (0..48).map(|n| format!("large/{n:02}")).collect();
+    assert_eq!(sources, expected);
+}
+
 #[test]
 fn damage_is_found_and_never_restored() {
     let bucket = Bucket::start();

@@ -1,5 +1,7 @@
 //! Middlewares in WebAssembly, and what one may cost a node. A program without them says so, and is tested for that.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::command::{binary, run};
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
 
+const GUIDE: &str = include_str!("../../docs/extend/middlewares.md");
 const BEHAVIOURS: &[u8] = include_bytes!("../guests/behaviours.wasm");
 const TEMPLATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/template.wasm");
 const WASM: (&str, &str) = ("Content-Type", "application/wasm");
@@ -173,4 +176,43 @@ fn the_template_of_the_guide_runs_from_the_terminal() {
     );
     let line: Value = serde_json::from_str(tested.stdout.trim()).expect("JSON");
     assert_eq!(line, json!({"outcome": "changed", "records": [{"source": "t/1", "data": {"c": 0.0}}]}));
+}
+
+/// The middleware in Rust of the guide is built and put by its lines, in a copy of the template. Where a compiler for modules
+/// is missing, the test says so.
+#[test]
+fn the_template_in_rust_is_built_and_put_by_the_lines_of_the_guide() {
+    let libraries =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip2"]).output();
+    let libraries = libraries.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    if !cfg!(feature = "wasm") || !libraries.is_ok_and(|path| Path::new(&path).exists()) {
+        eprintln!(
+            "NOT TESTED: the template in Rust, which needs the feature wasm and the target wasm32-wasip2"
+        );
+        return;
+    }
+    let section = GUIDE.split("\n### In Rust\n").nth(1).expect("the section");
+    let lines = section.split("```sh\n").nth(1).and_then(|text| text.split("```").next()).expect("the lines");
+    let program = binary().get_program().to_owned();
+    let programs = Path::new(&program).parent().expect("a folder");
+    // Beside the programs, so that the next run finds what was compiled.
+    let copy = programs.join("guide");
+    std::fs::create_dir_all(copy.join("guests")).expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for part in ["wit", "guests/rust"] {
+        let to = copy.join(part).parent().expect("a folder").to_owned();
+        let copied = Command::new("cp").arg("-r").arg(root.join(part)).arg(to).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{part} is copied");
+    }
+    let node = Node::single();
+    let mut shell = Command::new("bash");
+    shell.args(["-ec", lines]).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
+    shell.env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default()));
+    shell.env("ANODE_URL", format!("http://{}", node.http));
+    let put = shell.output().expect("bash runs");
+    assert!(put.status.success(), "{put:?}");
+    eventually("it is in force", IN_FORCE, || {
+        publish(&node, "sensors/1", json!({"f": 70.7}));
+        (data(&node, "sensors/1") == Some(json!({"c": 21.5}))).then_some(())
+    });
 }

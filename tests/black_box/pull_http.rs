@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::command::{anode, binary, run};
 use crate::harness::origin::{Origin, answer, answer_json};
@@ -65,6 +65,29 @@ fn what_a_server_answers_is_published_and_what_has_not_changed_is_not() {
     throughout("nobody asks", Duration::from_millis(500), || origin.asked("/w").len() == asked);
     assert_eq!(node.get("/v1/pull/weather").status, 404);
     assert_eq!(node.get("/v1/sources/$pull/weather/state").status, 404);
+}
+
+/// A server that knows no tags may know when its answer has changed.
+#[test]
+fn what_has_changed_since_a_time_is_asked_for() {
+    const CHANGED: &str = "Sat, 22 Nov 2025 08:26:40 GMT";
+    let origin = Origin::start(|asked, stream| match asked.header("if-modified-since") {
+        Some(CHANGED) => answer(stream, "304 Not Modified", ""),
+        _ => {
+            let head = format!("200 OK\nContent-Type: application/json\nLast-Modified: {CHANGED}");
+            answer(stream, &head, r#"{"source":"old","data":1}"#);
+        }
+    });
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    node.put_pull("old", &format!("kind = \"http\"\nevery = \"100ms\"\nurl = \"{}\"", origin.url("/")));
+    node.wait_data("old", &json!(1));
+    eventually("it is asked whether something has changed since", SOON, || {
+        let asked = origin.asked("/");
+        let times = asked.iter().filter(|asked| asked.header("if-modified-since") == Some(CHANGED)).count();
+        (times >= 2).then_some(())
+    });
+    assert_eq!(node.pull("old")["state"]["error"], json!(null), "an answer without content is a success");
+    assert_eq!(node.history_of("old").len(), 1);
 }
 
 #[test]
@@ -283,6 +306,77 @@ fn a_definition_is_tried_out_without_a_node() {
     assert!(failed.code == Some(1) && failed.stderr.contains("404"), "{failed:?}");
     let bad = test("kind = \"http\"", "bad.toml");
     assert!(bad.code == Some(2) && bad.stderr.contains("url: missing"), "{bad:?}");
+}
+
+#[test]
+fn a_definition_is_tried_out_at_a_node() {
+    let origin = Origin::start(|asked, stream| match asked.path.as_str() {
+        "/w" => answer_json(stream, r#"[{"city":"oslo","time":1763800000,"current":1.50},{"city":"a//b"}]"#),
+        "/many" => {
+            let all: Vec<Value> =
+                (0..1_500).map(|n| json!({"source": format!("n/{n}"), "data": n})).collect();
+            answer_json(stream, &json!(all).to_string());
+        }
+        _ => answer(stream, "404 Not Found", ""),
+    });
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let url = |path: &str| format!("kind = \"http\"\nurl = \"{}\"\n", origin.url(path));
+    let post = |path: &str, toml: &str| {
+        Http::request(&node.http, "POST", path, &[("Content-Type", "application/toml")], toml.as_bytes())
+    };
+    let test = |toml: &str| post("/v1/pull/test", toml);
+    let told = test(&(url("/w") + WEATHER));
+    assert_eq!(told.status, 200, "{told:?}");
+    assert!(told.body.contains("\"data\":1.50"), "data is passed on verbatim: {}", told.body);
+    let told = told.json();
+    assert_eq!(
+        told["records"],
+        json!([{"source": "weather/oslo", "ts": 1_763_800_000_000_000u64, "data": 1.5}])
+    );
+    assert!(told["error"].as_str().is_some_and(|why| why.contains("finds nothing")), "{told}");
+    let many = test(&url("/many")).json();
+    assert_eq!((many["records"].as_array().map(Vec::len), &many["more"]), (Some(1_000), &json!(500)));
+    let failed = test(&url("/none")).json();
+    assert!(failed["error"].as_str().is_some_and(|why| why.contains("404")), "{failed}");
+    test("kind = \"http\"").assert_problem(400, "bad_request");
+    let elsewhere = test("kind = \"file\"\nnode = \"b\"\npath = \"/x\"");
+    elsewhere.assert_problem(400, "bad_request");
+    assert!(elsewhere.body.contains("this node cannot run it: "), "{}", elsewhere.body);
+    post("/v1/pull/other", &url("/w")).assert_problem(405, "method_not_allowed");
+    // Nothing was kept of all this, and a definition may have the name all the same.
+    assert_eq!(node.get("/v1/pull").json(), json!({"pull": []}));
+    assert_eq!(node.get("/v1/sources?pattern=**").json()["records"], json!([]));
+    node.put_pull("test", &url("/w"));
+    assert_eq!(node.pull("test")["name"], "test");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("w.toml");
+    std::fs::write(&path, url("/many")).expect("written");
+    let node_url = format!("http://{}", node.http);
+    let printed = run(binary().args(["pull", "--url", &node_url, "test"]).arg(&path), "");
+    assert_eq!((printed.code, printed.stdout.lines().count()), (Some(0), 1_000), "{printed:?}");
+    assert!(printed.stderr.contains("500 more records"), "{printed:?}");
+    let refused =
+        run(binary().args(["pull", "test", "--allow-exec", "/", "--url", &node_url]).arg(&path), "");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+}
+
+/// The node is named before or behind the command of a kind, as with all other commands.
+#[test]
+fn the_node_is_named_before_or_behind_the_command() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let url = format!("http://{}", node.http);
+    for kind in ["pull", "middleware", "archive"] {
+        for line in
+            [["--url", &url, kind, "list"], [kind, "--url", &url, "list"], [kind, "list", "--url", &url]]
+        {
+            let listed = run(binary().args(line), "");
+            assert_eq!(
+                (listed.code, listed.stdout.starts_with("NAME")),
+                (Some(0), true),
+                "{line:?}: {listed:?}"
+            );
+        }
+    }
 }
 
 /// A definition may be put as JSON, and is then the same.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
+use crate::harness::command::{binary, run};
 use crate::harness::origin::{Origin, answer_json};
 use crate::harness::{Node, NodeConfig};
 
@@ -20,13 +21,32 @@ fn recipe(name: &str) -> &'static str {
     block(&format!("toml recipe={name}"))
 }
 
+/// Runs the lines of a recipe as a reader would copy them, beside a file with its definition. Returns what they print.
+fn run_lines(node: &Node, name: &str, definition: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join(format!("{name}.toml")), definition).expect("written");
+    let program = binary().get_program().to_owned();
+    let programs = std::path::Path::new(&program).parent().expect("a folder").display().to_string();
+    let mut shell = std::process::Command::new("timeout");
+    shell.args(["60", "bash", "-ec", block(&format!("sh recipe={name}"))]).current_dir(folder.path());
+    shell.env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()));
+    shell.env("ANODE_URL", format!("http://{}", node.http));
+    let output = run(&mut shell, "");
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.stdout
+}
+
 #[test]
 fn the_weather_becomes_a_live_table() {
     let answer = block("json");
     let origin = Origin::start(move |_, stream| answer_json(stream, answer));
     let node = Node::single();
     let mut table = node.subscriber("source=weather/*");
-    node.put_pull("weather", &recipe("weather").replace("http://127.0.0.1:8080", &origin.url("")));
+    let definition = recipe("weather").replace("http://127.0.0.1:8080", &origin.url(""));
+    let printed = run_lines(&node, "weather", &definition);
+    for source in ["weather/oslo", "weather/rome"] {
+        assert_eq!(printed.matches(source).count(), 2, "tried out, and subscribed: {printed}");
+    }
     let oslo = node.wait_data("weather/oslo", &json!({"celsius": -1.5}));
     assert_eq!(oslo["ts"], 1_763_800_000_000_000u64);
     node.wait_data("weather/rome", &json!({"celsius": 14.0}));
@@ -61,7 +81,10 @@ fn a_forecast_is_cut_into_hours() {
 fn topics_are_bridged() {
     let broker = super::pull_mqtt::Broker::start("allow_anonymous true");
     let node = Node::single();
-    node.put_pull("bridge", &recipe("bridge").replace(":1883", &format!(":{}", broker.port())));
+    broker.publish("plant/6/temp", b"20.5", 1, true);
+    let printed =
+        run_lines(&node, "bridge", &recipe("bridge").replace(":1883", &format!(":{}", broker.port())));
+    assert!(printed.contains("\"plant/6/temp\"") && printed.contains("20.5"), "{printed}");
     super::pull_mqtt::wait_connected(&node, "bridge");
     broker.publish("plant/7/temp", b"21.5", 1, false);
     node.wait_data("plant/7/temp", &json!(21.5));

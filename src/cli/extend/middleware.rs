@@ -30,6 +30,10 @@ const JSON: &str = "application/json";
 pub struct Arguments {
     #[command(subcommand)]
     command: MiddlewareCommand,
+    #[command(flatten)]
+    access: AccessArguments,
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -37,7 +41,7 @@ enum MiddlewareCommand {
     /// Put a middleware in force, or another version of it
     Put(PutArguments),
     /// Print all middlewares
-    List(ListArguments),
+    List,
     /// Take a middleware away
     Rm(NamedArguments),
     /// Put the version before in force again
@@ -47,19 +51,9 @@ enum MiddlewareCommand {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArguments {
-    #[command(flatten)]
-    access: AccessArguments,
-    #[command(flatten)]
-    format: FormatArguments,
-}
-
-#[derive(Debug, clap::Args)]
 struct NamedArguments {
     /// Name of the middleware
     name: String,
-    #[command(flatten)]
-    access: AccessArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,29 +79,26 @@ struct PutArguments {
     /// What becomes of a record when it fails
     #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = ["refuse", "pass"])]
     on_failure: String,
-    #[command(flatten)]
-    access: AccessArguments,
 }
 
 /// Does what the arguments ask for.
 pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
-    let nodes = |access: &AccessArguments| access.nodes(given, ("--url", &[]));
+    let nodes = arguments.access.nodes(given, ("--url", &[]))?;
     match &arguments.command {
         MiddlewareCommand::Put(wanted) => {
-            let nodes = nodes(&wanted.access)?;
             let body = definition(wanted)?.to_string();
             put(&nodes, KIND, &wanted.name, Body { media_type: JSON, bytes: body.as_bytes() })
         }
-        MiddlewareCommand::Rm(NamedArguments { name, access }) => remove(&nodes(access)?, KIND, name),
-        MiddlewareCommand::Rollback(NamedArguments { name, access }) => {
+        MiddlewareCommand::Rm(NamedArguments { name }) => remove(&nodes, KIND, name),
+        MiddlewareCommand::Rollback(NamedArguments { name }) => {
             let path = format!("{}/rollback", path_of(KIND, name)?);
             let body = Body { media_type: JSON, bytes: b"" };
-            let answer = request(&nodes(access)?, "POST", &path, Some(body))?.ok()?;
+            let answer = request(&nodes, "POST", &path, Some(body))?.ok()?;
             Ok(writeln!(std::io::stdout(), "{answer}")?)
         }
-        MiddlewareCommand::Test(NamedArguments { name, access }) => test(&nodes(access)?, name),
-        MiddlewareCommand::List(ListArguments { access, format }) => {
-            let (nodes, is_json) = (nodes(access)?, format.is_json(given));
+        MiddlewareCommand::Test(NamedArguments { name }) => test(&nodes, name),
+        MiddlewareCommand::List => {
+            let is_json = arguments.format.is_json(given);
             list(&nodes, KIND, is_json, ["NAME", "ON", "ORDER", "KIND", "VERSION", "STATE"], |one| {
                 let field = |name: &str| match one.definition.get(name) {
                     None | Some(Value::Null) => "-".into(),

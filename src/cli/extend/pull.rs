@@ -13,6 +13,7 @@ use crate::server::clock;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n\
     \x20 anode pull test weather.toml\n\
+    \x20 anode pull test weather.toml --url http://10.0.0.1:7070\n\
     \x20 anode pull put weather weather.toml\n\
     \x20 anode pull list\n\
     \x20 anode pull rm weather\n\n\
@@ -20,6 +21,10 @@ use crate::server::clock;
 pub struct Arguments {
     #[command(subcommand)]
     command: PullCommand,
+    #[command(flatten)]
+    access: AccessArguments,
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -30,17 +35,11 @@ enum PullCommand {
         name: String,
         /// The file with the definition
         file: PathBuf,
-        #[command(flatten)]
-        access: Box<AccessArguments>,
     },
     /// Print all definitions: which member runs each, and how it is doing
-    List {
-        #[command(flatten)]
-        access: Box<AccessArguments>,
-        #[command(flatten)]
-        format: FormatArguments,
-    },
-    /// Run a definition once, here and without a node, and print what it would publish, an object a line
+    List,
+    /// Run a definition once, and print what it would publish, an object a line: here and without a node, or at the node
+    /// that --url names
     Test {
         /// The file with the definition
         file: PathBuf,
@@ -52,25 +51,29 @@ enum PullCommand {
     Rm {
         /// Name of the definition
         name: String,
-        #[command(flatten)]
-        access: Box<AccessArguments>,
     },
 }
 
 /// Does what the arguments ask for.
 pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
     let kind = ExtensionKind::Pull;
-    let nodes = |access: &AccessArguments| access.nodes(given, ("--url", &[]));
+    let Arguments { access, format, .. } = arguments;
+    let nodes = || access.nodes(given, ("--url", &[]));
     match &arguments.command {
-        PullCommand::Test { file, allow_exec } => pull_trial::run(file, allow_exec.as_deref()),
-        PullCommand::Put { name, file, access } => {
-            put(&nodes(access)?, kind, name, Body { media_type: TOML, bytes: &read_file(file)? })
+        PullCommand::Test { allow_exec: Some(_), .. } if access.is_chosen(given) => {
+            let message = "--allow-exec: not with --url, since the node has a directory of its own";
+            Err(CliError::Usage(message.into()))
         }
-        PullCommand::Rm { name, access } => remove(&nodes(access)?, kind, name),
-        PullCommand::List { access, format } => {
+        PullCommand::Test { file, .. } if access.is_chosen(given) => pull_trial::run_at(&nodes()?, file),
+        PullCommand::Test { file, allow_exec } => pull_trial::run(file, allow_exec.as_deref()),
+        PullCommand::Put { name, file } => {
+            put(&nodes()?, kind, name, Body { media_type: TOML, bytes: &read_file(file)? })
+        }
+        PullCommand::Rm { name } => remove(&nodes()?, kind, name),
+        PullCommand::List => {
             let is_json = format.is_json(given);
             let head = ["NAME", "RUNNER", "RECORDS/S", "LAST SUCCESS", "LAST ERROR"];
-            list(&nodes(access)?, kind, is_json, head, |one| {
+            list(&nodes()?, kind, is_json, head, |one| {
                 let success = one.state.get("last_success").and_then(serde_json::Value::as_u64);
                 let success = success.map_or_else(|| "-".into(), ago);
                 [

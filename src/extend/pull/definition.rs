@@ -9,9 +9,11 @@ use super::exec::ExecPull;
 use super::fields::PullFields;
 use super::file::FilePull;
 use super::http::HttpPull;
+use super::kafka::KafkaPull;
 use super::mapping::Mapping;
 use super::mqtt::MqttPull;
 use crate::extend::definition::BadField;
+use crate::extend::host::ExtendHost;
 
 /// Records a second of one pull source: the default, and the most that may be asked for.
 const RECORDS_PER_S: (u64, u64) = (10_000, 100_000);
@@ -46,8 +48,10 @@ pub(crate) struct PullDefinition {
 pub(super) enum PullKind {
     /// Answers of a server over HTTP.
     Http(HttpPull),
-    /// Messages of a broker.
+    /// Messages of a broker of MQTT.
     Mqtt(MqttPull),
+    /// Messages of topics of Kafka.
+    Kafka(KafkaPull),
     /// Lines of a file.
     File(FilePull),
     /// Lines that a program prints.
@@ -59,14 +63,31 @@ pub(super) enum PullKind {
 enum KindWord {
     Http,
     Mqtt,
+    Kafka,
     File,
     Exec,
 }
 
-const KIND_WORDS: [(&str, KindWord); 4] =
-    [("http", KindWord::Http), ("mqtt", KindWord::Mqtt), ("file", KindWord::File), ("exec", KindWord::Exec)];
+const KIND_WORDS: [(&str, KindWord); 5] = [
+    ("http", KindWord::Http),
+    ("mqtt", KindWord::Mqtt),
+    ("kafka", KindWord::Kafka),
+    ("file", KindWord::File),
+    ("exec", KindWord::Exec),
+];
 
 impl PullDefinition {
+    /// Returns the reason why a node cannot run it, if there is one.
+    pub fn cannot(&self, host: &dyn ExtendHost) -> Option<String> {
+        match &self.kind {
+            PullKind::Http(settings) => settings.cannot(),
+            PullKind::Mqtt(settings) => settings.cannot(),
+            PullKind::Kafka(settings) => settings.cannot(),
+            PullKind::File(settings) => settings.cannot(host.name()),
+            PullKind::Exec(settings) => settings.cannot(host.exec_folder()),
+        }
+    }
+
     /// Checks a definition.
     pub fn read(body: &Value) -> Result<PullDefinition, BadField> {
         let fields = PullFields::new("", body)?;
@@ -76,6 +97,7 @@ impl PullDefinition {
         let kind = match fields.choice("kind", &KIND_WORDS)? {
             KindWord::Http => PullKind::Http(HttpPull::read(&fields)?),
             KindWord::Mqtt => PullKind::Mqtt(MqttPull::read(&fields)?),
+            KindWord::Kafka => PullKind::Kafka(KafkaPull::read(&fields)?),
             KindWord::File => PullKind::File(FilePull::read(&fields)?),
             KindWord::Exec => PullKind::Exec(ExecPull::read(&fields)?),
         };
@@ -83,7 +105,7 @@ impl PullDefinition {
         let (bytes, bytes_most) = if is_http { ANSWER_BYTES } else { DOCUMENT_BYTES };
         let (timeout, least, most) = PULL_TIMEOUT_US;
         let default_source = match kind {
-            PullKind::Mqtt(_) => Some("{topic}"),
+            PullKind::Mqtt(_) | PullKind::Kafka(_) => Some("{topic}"),
             _ => None,
         };
         Ok(PullDefinition {

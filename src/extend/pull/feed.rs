@@ -13,12 +13,15 @@ use super::seen::Seen;
 use super::target::PullTarget;
 use crate::extend::state::StateWriter;
 use crate::ingest::Accepted;
+use crate::protocol::answer::Outcome;
 use crate::protocol::refusal::Refusal;
 
 /// Records after which the other tasks of the thread have their turn.
 const RECORDS_A_TURN: usize = 64;
 /// Interval at which the figures of the state are told while they change. An error is told at once.
 const STATE_TELL: Duration = Duration::from_secs(5);
+/// Time after which a state that could not be told is told again.
+const STATE_RETRY: Duration = Duration::from_millis(200);
 /// Time over which the rate of records is counted, in microseconds, as a number of [`STATE_TELL`].
 const RATE_TELLS: usize = 2;
 /// Bounds of the waits while the node accepts no records, in microseconds.
@@ -114,9 +117,26 @@ impl Feed {
         self.target.counters().failed.add(records);
     }
 
-    /// Tells the state at once. Returns the reason why it cannot be told now, if there is one.
-    pub fn tell_now(&self) -> Result<(), String> {
-        self.state.as_ref().map_or(Ok(()), |state| self.target.tell_state(state))
+    /// Tells the state, and waits until it is in the map, and so on its way to the disk before records that are published
+    /// afterwards.
+    pub async fn tell_surely(&self) {
+        let Some(state) = &self.state else { return };
+        while let Err(why) = self.target.tell_state(state) {
+            self.fail(why);
+            sleep(STATE_RETRY).await;
+        }
+    }
+
+    /// Publishes a record that has a timestamp. With `may_restamp`, one that loses against a record of its source that is
+    /// ahead of the clock is stamped by the node.
+    pub async fn publish_stamped(&self, draft: &mut PullDraft, may_restamp: bool) -> Result<(), Refusal> {
+        let accepted = self.publish_one(draft).await?;
+        let is_stale = accepted.is_some_and(|accepted| matches!(accepted.outcome, Outcome::Stale { .. }));
+        if may_restamp && is_stale {
+            draft.ts = None;
+            self.publish_one(draft).await?;
+        }
+        Ok(())
     }
 
     /// Notes how it went with documents of which so many records failed. Returns whether all went well.

@@ -1,5 +1,8 @@
 //! The records that documents from outside were turned into.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::protocol::draft::{Draft, DraftPayload};
 use crate::protocol::json::publish_frame;
 use crate::record::Source;
@@ -55,6 +58,27 @@ impl PullDraft {
         Draft { source: self.source.as_str().into(), ts: self.ts, payload, ttl_ms: self.ttl_ms, ack: None }
     }
 
+    /// The publish object by which a client would publish the record, on one line.
+    pub fn publish_object(&self) -> String {
+        let mut text = format!("{{\"source\":{}", serde_json::Value::from(self.source.as_str()));
+        if let Some(ts) = self.ts {
+            text.push_str(&format!(",\"ts\":{ts}"));
+        }
+        match &self.data {
+            // Data may have line breaks, which would end the line of this object.
+            PullData::Json(data) => text.push_str(&format!(",\"data\":{}", data.replace(['\n', '\r'], " "))),
+            PullData::Binary(bytes) => {
+                text.push_str(&format!(",\"data_b64\":\"{}\"", STANDARD.encode(bytes)))
+            }
+            PullData::Deleted => text.push_str(",\"deleted\":true"),
+        }
+        if self.ttl_ms > 0 {
+            text.push_str(&format!(",\"ttl_ms\":{}", self.ttl_ms));
+        }
+        text.push('}');
+        text
+    }
+
     /// Bytes of the data.
     pub fn data_bytes(&self) -> usize {
         match &self.data {
@@ -107,5 +131,23 @@ impl Mapped {
                 Err(refusal) => self.fail(refusal.to_string()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_told_as_publish_objects() {
+        let draft = |data, ts, ttl_ms| PullDraft { source: "a \"b\"".into(), ts, data, ttl_ms };
+        let json = draft(PullData::Json("{\n \"x\": 1.0}".into()), Some(5), 7).publish_object();
+        assert_eq!(json, r#"{"source":"a \"b\"","ts":5,"data":{  "x": 1.0},"ttl_ms":7}"#);
+        let binary = draft(PullData::Binary(vec![0]), None, 0).publish_object();
+        assert_eq!(binary, r#"{"source":"a \"b\"","data_b64":"AA=="}"#);
+        assert_eq!(
+            draft(PullData::Deleted, None, 0).publish_object(),
+            r#"{"source":"a \"b\"","deleted":true}"#
+        );
     }
 }

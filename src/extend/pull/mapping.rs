@@ -92,6 +92,18 @@ impl Mapping {
         }
     }
 
+    /// Adds deletions of the sources that the rules name by facts alone. A rule that names sources by what stands in the data
+    /// cannot tell which to delete, and an expression is not asked.
+    #[cfg_attr(not(any(test, feature = "kafka")), allow(dead_code))]
+    pub fn map_deletion(&self, facts: Facts<'_>, mapped: &mut Mapped) {
+        for rule in &self.rules {
+            let MappingRule::Pointers(rule) = rule else { continue };
+            if let Ok(source) = rule.source.fill(&[], None, facts) {
+                mapped.add(PullDraft { source, ts: None, data: PullData::Deleted, ttl_ms: 0 });
+            }
+        }
+    }
+
     /// Adds the records of a document to those of others.
     pub fn map(&self, document: &str, facts: Facts<'_>, mapped: &mut Mapped) {
         let Some(document) = json_value(document) else {

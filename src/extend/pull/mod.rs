@@ -16,6 +16,7 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
+mod kafka;
 mod lines;
 mod mapped;
 mod mapping;
@@ -26,12 +27,13 @@ mod pointer;
 mod runner;
 mod secret;
 mod seen;
+mod socket;
 mod target;
 mod template;
 mod trial;
 mod trust;
 
 pub(crate) use definition::PullDefinition;
-pub(crate) use mapped::{PullData, PullDraft};
+pub(crate) use mapped::PullDraft;
 pub(crate) use runner::PullRunner;
-pub(crate) use trial::try_once;
+pub(crate) use trial::{try_at_node, try_once};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::definition::{PullDefinition, PullKind};
 use super::feed::Feed;
 use super::target::NodeTarget;
-use super::{exec, file, http, mqtt};
+use super::{exec, file, http, kafka, mqtt};
 use crate::extend::definition::Definition;
 use crate::extend::host::ExtendHost;
 use crate::extend::runner::{Run, RunContext, Runner};
@@ -36,12 +36,7 @@ impl Runner for PullRunner {
     fn cannot(&self, definition: &Definition, host: &dyn ExtendHost) -> Option<String> {
         match PullDefinition::read(&definition.body) {
             Err(bad) => Some(bad.to_string()),
-            Ok(definition) => match &definition.kind {
-                PullKind::Http(settings) => settings.cannot(),
-                PullKind::Mqtt(settings) => settings.cannot(),
-                PullKind::File(settings) => settings.cannot(host.name()),
-                PullKind::Exec(settings) => settings.cannot(host.exec_folder()),
-            },
+            Ok(definition) => definition.cannot(host),
         }
     }
 
@@ -79,6 +74,7 @@ pub(super) async fn run_kind(
     match &definition.kind {
         PullKind::Http(settings) => http::run(definition, settings, feed, is_once).await,
         PullKind::Mqtt(settings) => mqtt::run(definition, settings, name, feed, is_once).await,
+        PullKind::Kafka(settings) => kafka::run(definition, settings, feed, before, is_once).await,
         PullKind::File(settings) => file::run(definition, settings, feed, before, is_once).await,
         PullKind::Exec(settings) => exec::run(definition, settings, exec_folder, feed, is_once).await,
     }

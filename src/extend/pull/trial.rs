@@ -1,9 +1,13 @@
-//! Tries out a definition where it is written: it is run once, and what it would publish is handed to the caller.
+//! Tries out a definition without keeping it: it is run once, in the terminal of who has written it or at a node, and what it
+//! would publish is handed to the caller.
 
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -13,12 +17,22 @@ use super::feed::Feed;
 use super::mapped::PullDraft;
 use super::runner::run_kind;
 use super::target::PullTarget;
+use crate::extend::host::ExtendHost;
 use crate::extend::state::StateWriter;
 use crate::ingest::Accepted;
 use crate::metrics::PullCounters;
 use crate::protocol::answer::Outcome;
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Now;
+
+/// Most records that the answer to a trial at a node has.
+const TRIAL_RECORDS_MAX: usize = 1_000;
+/// Most bytes of these records.
+const TRIAL_BYTES_MAX: usize = 1 << 20;
+/// Longest time of a trial at a node, in microseconds, however long the definition may wait.
+const PULL_TRIAL_US_MAX: u64 = 30_000_000;
+/// Most trials of a node at a time. Each has a thread.
+const TRIALS_MAX: usize = 4;
 
 /// How a trial went.
 #[derive(Debug)]
@@ -41,7 +55,7 @@ struct TrialTarget<F, N> {
 pub(crate) fn try_once(
     definition: &PullDefinition,
     exec_folder: Option<&Path>,
-    now: fn() -> Now,
+    now: impl Fn() -> Now + 'static,
     take: impl FnMut(&PullDraft) -> io::Result<()> + 'static,
 ) -> io::Result<Trial> {
     let target = Rc::new(TrialTarget { take: RefCell::new(take), now, counters: PullCounters::default() });
@@ -56,7 +70,79 @@ pub(crate) fn try_once(
     Ok(Trial { records: target.counters.published.get(), error: feed.last_error() })
 }
 
-impl<F: FnMut(&PullDraft) -> io::Result<()>> PullTarget for TrialTarget<F, fn() -> Now> {
+/// One of the trials that a node runs.
+struct RunningTrial;
+
+impl RunningTrial {
+    fn begin() -> Result<RunningTrial, Refusal> {
+        let is_free = |running: usize| (running < TRIALS_MAX).then_some(running + 1);
+        match TRIALS.fetch_update(Relaxed, Relaxed, is_free) {
+            Ok(_) => Ok(RunningTrial),
+            Err(running) => {
+                let message =
+                    format!("{running} definitions are being tried at this node, which is the most");
+                Err(Refusal::new(Code::Overloaded, message))
+            }
+        }
+    }
+}
+
+impl Drop for RunningTrial {
+    fn drop(&mut self) {
+        TRIALS.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Trials that run in this process.
+static TRIALS: AtomicUsize = AtomicUsize::new(0);
+
+/// Tries out a definition at a node, which publishes nothing. Returns a JSON object with the publish objects of the `records`,
+/// the number of further ones as `more`, and what went wrong as `error`. Takes up to [`PULL_TRIAL_US_MAX`], on the caller's thread.
+pub(crate) fn try_at_node(host: Arc<dyn ExtendHost>, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let unusable = |why: String| Refusal::new(Code::BadRequest, why);
+    let failed = |why: String| Refusal::new(Code::Internal, why);
+    let body = serde_json::from_slice(body).map_err(|error| unusable(error.to_string()))?;
+    let mut definition = PullDefinition::read(&body).map_err(|bad| unusable(bad.to_string()))?;
+    if let Some(reason) = definition.cannot(&*host) {
+        return Err(unusable(format!("this node cannot run it: {reason}; ask a node that can")));
+    }
+    let _running = RunningTrial::begin()?;
+    definition.timeout_us = definition.timeout_us.min(PULL_TRIAL_US_MAX);
+    let told = Rc::new(RefCell::new(TrialRecords::default()));
+    let (taken, clock) = (told.clone(), host.clone());
+    let take = move |draft: &PullDraft| {
+        taken.borrow_mut().take(draft);
+        Ok(())
+    };
+    let trial = try_once(&definition, host.exec_folder(), move || clock.now(), take);
+    let trial = trial.map_err(|error| failed(error.to_string()))?;
+    let (told, error) = (told.take(), serde_json::Value::from(trial.error));
+    let records = told.objects.join(",");
+    Ok(format!("{{\"records\":[{records}],\"more\":{},\"error\":{error}}}", told.more).into_bytes())
+}
+
+/// What a trial would publish, as far as there is room for it.
+#[derive(Default)]
+struct TrialRecords {
+    objects: Vec<String>,
+    bytes: usize,
+    /// Records without room.
+    more: u64,
+}
+
+impl TrialRecords {
+    fn take(&mut self, draft: &PullDraft) {
+        let bytes = self.bytes + draft.source.len() + draft.data_bytes();
+        if self.more > 0 || self.objects.len() >= TRIAL_RECORDS_MAX || bytes > TRIAL_BYTES_MAX {
+            self.more += 1;
+            return;
+        }
+        self.bytes = bytes;
+        self.objects.push(draft.publish_object());
+    }
+}
+
+impl<F: FnMut(&PullDraft) -> io::Result<()>, N: Fn() -> Now> PullTarget for TrialTarget<F, N> {
     fn now(&self) -> Now {
         (self.now)()
     }

@@ -12,11 +12,9 @@ use super::position::{BatchMark, FilePosition};
 use crate::extend::pull::definition::PullDefinition;
 use crate::extend::pull::document::take_document;
 use crate::extend::pull::feed::Feed;
-use crate::extend::pull::mapped::{Mapped, PullDraft};
+use crate::extend::pull::mapped::Mapped;
 use crate::extend::pull::template::Facts;
 use crate::extend::state::StateWriter;
-use crate::protocol::answer::Outcome;
-use crate::protocol::refusal::Refusal;
 
 /// Field of the state that keeps the position.
 const POSITION: &str = "position";
@@ -110,7 +108,7 @@ impl FileLines<'_> {
         if let Some((state, start)) = feed.state().zip(batch.start.clone()) {
             let mark = BatchMark { end: batch.end, ts: first_ts };
             tell_position(state, self.settings, &start.with_batch(mark));
-            self.wait_until_told(feed).await;
+            feed.tell_surely().await;
         }
         let (mut wrong, mut why) = (mapped.failed, mapped.failure.take());
         feed.note_failed(mapped.failed);
@@ -118,21 +116,13 @@ impl FileLines<'_> {
             let is_stamped_here = draft.ts.is_none();
             self.last_ts = first_ts + at as u64;
             draft.ts.get_or_insert(self.last_ts);
-            if let Err(refusal) = publish_line(draft, feed, is_stamped_here && began.is_none()).await {
+            if let Err(refusal) = feed.publish_stamped(draft, is_stamped_here && began.is_none()).await {
                 wrong += 1;
                 why.get_or_insert_with(|| format!("{}: {refusal}", draft.source));
             }
             feed.take_turns(at).await;
         }
         feed.note_outcome(wrong, why);
-    }
-
-    /// Waits until the position is in the map, and so on its way to the disk before the records are.
-    async fn wait_until_told(&self, feed: &Feed) {
-        while let Err(why) = feed.tell_now() {
-            feed.fail(why);
-            sleep(Duration::from_millis(200)).await;
-        }
     }
 
     fn map(&self, batch: &FileBatch, now_us: u64) -> Mapped {
@@ -147,15 +137,4 @@ impl FileLines<'_> {
         }
         mapped
     }
-}
-
-/// Publishes the record of a line. One that was stamped here and lost against a record of its source that is ahead of the
-/// clock is stamped by the node.
-async fn publish_line(draft: &mut PullDraft, feed: &Feed, is_stamped_anew: bool) -> Result<(), Refusal> {
-    let accepted = feed.publish_one(draft).await?;
-    if is_stamped_anew && accepted.is_some_and(|accepted| matches!(accepted.outcome, Outcome::Stale { .. })) {
-        draft.ts = None;
-        feed.publish_one(draft).await?;
-    }
-    Ok(())
 }

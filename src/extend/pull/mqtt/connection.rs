@@ -1,26 +1,18 @@
 //! A connection to a broker: packets over TCP or TLS, in bounded memory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::MqttPull;
 use super::packet::{self, BrokerPacket, PacketRead};
-use crate::extend::pull::trust;
+use crate::extend::pull::socket::{self, ByteStream};
 
 /// Bytes that are read at a time.
 const BROKER_READ_BYTES: usize = 16 * 1024;
 /// Time within which the broker must take what is written.
 const BROKER_WRITE: Duration = Duration::from_secs(10);
-
-/// The byte stream beneath, whatever it is.
-trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}
 
 /// An open connection.
 pub(super) struct BrokerConnection {
@@ -45,19 +37,8 @@ pub(super) enum Heard<'a> {
 impl BrokerConnection {
     /// Connects to the broker.
     pub async fn open(settings: &MqttPull, bytes_max: usize) -> Result<BrokerConnection, String> {
-        let told = |error: std::io::Error| format!("{}:{}: {error}", settings.host, settings.port);
-        let stream = TcpStream::connect((settings.host.as_str(), settings.port)).await.map_err(told)?;
-        stream.set_nodelay(true).map_err(told)?;
-        let stream: Box<dyn ByteStream> = match settings.is_tls {
-            false => Box::new(stream),
-            true => {
-                let ca = settings.ca.clone();
-                let made = tokio::task::spawn_blocking(move || trust::client_config(ca.as_deref())).await;
-                let config = made.map_err(|error| error.to_string())??;
-                let name = ServerName::try_from(settings.host.clone()).map_err(|error| error.to_string())?;
-                Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(told)?)
-            }
-        };
+        let address = (settings.host.as_str(), settings.port);
+        let stream = socket::connect(address, settings.is_tls, settings.ca.as_deref()).await?;
         Ok(BrokerConnection { stream, bytes: Vec::new(), taken: 0, skipped: 0, bytes_max })
     }
 
