@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::definition::PullDefinition;
 use super::document::take_document;
 use super::http::{EventStreamReader, StreamEvent};
-use super::lines::{CutLine, LineCutter};
 #[cfg(feature = "kafka")]
 use super::kafka;
+use super::lines::{CutLine, LineCutter};
 use super::mapped::{MAPPED_BYTES_MAX, Mapped, RECORDS_PER_DOCUMENT_MAX};
 use super::mqtt;
 use super::template::Facts;

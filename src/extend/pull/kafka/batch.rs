@@ -176,8 +176,11 @@ pub(super) mod tests {
         [varint(length), bytes.unwrap_or_default().to_vec()].concat()
     }
 
+    /// The key and the value of a message.
+    pub type Pair<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
     /// A batch with these keys and values, the first of which has the offset `first`.
-    pub fn batch(first: i64, attributes: i16, pairs: &[(Option<&[u8]>, Option<&[u8]>)]) -> Vec<u8> {
+    pub fn batch(first: i64, attributes: i16, pairs: &[Pair<'_>]) -> Vec<u8> {
         let messages = pairs.iter().enumerate().flat_map(|(at, (key, value))| {
             let parts =
                 [vec![0], varint(0), varint(at as i64), short_bytes(*key), short_bytes(*value), varint(0)];

@@ -225,7 +225,7 @@ impl Aborted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::tests::batch;
+    use super::super::batch::tests::{Pair, batch};
     use super::*;
 
     /// A transaction that ended without effect has an entry in the answer, and ends with a control batch of the producer. What
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn transactions_without_effect_are_left_out() {
         let (transactional, control) = (1 << 4, 1 << 4 | 1 << 5);
-        let value: &[(Option<&[u8]>, Option<&[u8]>)] = &[(None, Some(b"1"))];
-        let end: &[(Option<&[u8]>, Option<&[u8]>)] = &[(Some(&[0, 0, 0, 0]), Some(b""))];
+        let value: &[Pair<'_>] = &[(None, Some(b"1"))];
+        let end: &[Pair<'_>] = &[(Some(&[0, 0, 0, 0]), Some(b""))];
         let bytes = [
             batch(10, transactional, value),
             batch(11, 0, value),

@@ -99,7 +99,11 @@ pub(super) fn offsets(partitions: &[Partition], time: i64) -> KafkaRequest {
     KafkaRequest { key: 2, version: 2, body: body.0 }
 }
 
-pub(super) fn read_offsets(answer: &[u8]) -> Result<Vec<(Partition, Result<i64, i16>)>, NotKafka> {
+/// A partition and its offset, or the broker's code of the reason why there is none.
+pub(super) type FoundOffset = (Partition, Result<i64, i16>);
+
+/// Reads the answer to [`offsets`].
+pub(super) fn read_offsets(answer: &[u8]) -> Result<Vec<FoundOffset>, NotKafka> {
     let mut reader = ValueReader(answer);
     let _throttled_ms = reader.i32()?;
     let mut found = Vec::new();
