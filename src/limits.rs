@@ -148,11 +148,6 @@ pub const RECORDS_FREED_PER_TURN: usize = 4_096;
 /// Most bytes that are encoded in advance for one connection with `mode=latest`. Beyond it only the newest
 /// record of each source is kept.
 pub const LATEST_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of a client's connection that the kernel holds before it sends them, about: it takes more only once half of
-/// them are sent. What waits beyond them waits here, where it is counted, conflated and bounded. A client that does not
-/// read would otherwise have the kernel hold up to 4 MB. Much less would let fast connections wait for an event loop
-/// that is busy with others.
-pub const KERNEL_UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes in a worker's mailbox from which on publishers on other workers are slowed down.
 pub const MAILBOX_BYTES_SOFT: usize = 8 * 1024 * 1024;
 /// Most bytes in a worker's mailbox. Beyond it the subscribers of that worker are brought up to date from the

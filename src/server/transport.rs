@@ -26,7 +26,6 @@ use socket2::SockRef;
 
 use super::tls::{LAYER_BYTES_MAX, TlsFault, TlsLayer};
 use crate::http::{ClientSocket, SocketLayer};
-use crate::limits::KERNEL_UNSENT_BYTES_MAX;
 
 /// A connection to a client. Nonblocking.
 #[derive(Debug)]
@@ -58,9 +57,6 @@ impl Transport {
     pub fn new(socket: TcpStream, layer: Layer) -> Transport {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::trace!(%error, "no TCP_NODELAY");
-        }
-        if let Err(error) = SockRef::from(&socket).set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES_MAX) {
-            tracing::trace!(%error, "no TCP_NOTSENT_LOWAT");
         }
         Transport { socket, layer }
     }
@@ -263,46 +259,5 @@ mod tests {
         wait(&mut poll);
         assert_eq!(transport.receive(&mut buffer).expect("read").bytes, 0);
         transport.deregister(poll.registry()).expect("deregistered");
-    }
-
-    /// A pair of connected sockets, of which the accepted one is a transport without a layer.
-    fn connected() -> (Transport, std::net::TcpStream) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-        let client =
-            std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connected");
-        let (accepted, _) = listener.accept().expect("accepted");
-        accepted.set_nonblocking(true).expect("nonblocking");
-        (Transport::new(TcpStream::from_std(accepted), Layer::Plain), client)
-    }
-
-    /// A subscriber that did not read had its whole snapshot of 1.8 MB taken by the kernel at once, so ten thousand of
-    /// them took 18 GB that no budget counts, and half of the time of the event loops went into copying.
-    #[test]
-    fn the_kernel_takes_little_for_a_client_that_does_not_read() {
-        let (mut transport, client) = connected();
-        let mut taken = 0;
-        let blocked = loop {
-            match transport.write(&[7; 16 * 1024]) {
-                Ok(count) => taken += count,
-                Err(error) => break error.kind(),
-            }
-        };
-        assert_eq!(blocked, io::ErrorKind::WouldBlock);
-        // The client's side takes what its buffer has room for, which is about 64 KiB where nobody reads.
-        assert!(taken < 1 << 20, "the kernel has taken {taken} bytes");
-        drop(client);
-    }
-
-    /// A port without TLS pays for it with one word of each connection, and with no call.
-    #[test]
-    fn a_layer_that_is_not_there_costs_a_word() {
-        assert!(size_of::<Layer>() <= size_of::<usize>());
-        assert!(size_of::<Transport>() <= size_of::<TcpStream>() + 2 * size_of::<usize>());
-        let (transport, _client) = connected();
-        assert!(!transport.has_layer() && !transport.is_handshaking());
-        assert_eq!(
-            (transport.received_bytes(), transport.unsent_bytes(), transport.layer.bytes_max()),
-            (0, 0, 0)
-        );
     }
 }
