@@ -148,6 +148,11 @@ fn target(uri: &Uri) -> Result<(ExtensionName, Option<String>), Refusal> {
     Ok((name, action))
 }
 
+/// The refusal of something that cannot be asked of a middleware.
 fn unknown_path(uri: &Uri) -> Refusal {
+    let rest = uri.path().strip_prefix(Resource::Extension(KIND).path()).unwrap_or_default();
+    if !rest.contains('/') {
+        return Refusal::new(Code::MethodNotAllowed, "POST is for /rollback and /test beneath a middleware");
+    }
     Refusal::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
 }

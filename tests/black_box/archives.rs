@@ -179,14 +179,14 @@ fn frames_are_bounded_and_described_by_the_manifest() {
     let bucket = Bucket::start();
     let node = Node::start(config("a"));
     // 12 MiB, which do not fit into one frame.
-    for n in 0..48 {
-        node.put(&format!("large/{n:02}"), json!(format!("{n}").repeat(131_072)));
+    for n in 0..200 {
+        node.put(&format!("large/{n:03}"), json!("x".repeat(63 * 1024)));
     }
     put_archive(&node, "n", &definition(&bucket, "every = \"1h\""));
     let folder = format!("p/n/{}", id(&wait_listed(&node, "n", 1)[0]));
     let manifest = bucket.object(&format!("{folder}/manifest.json")).expect("a manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
-    assert_eq!((&manifest["parent"], &manifest["records"]), (&Value::Null, &json!(48)), "{manifest}");
+    assert_eq!((&manifest["parent"], &manifest["records"]), (&Value::Null, &json!(200)), "{manifest}");
     let frames = manifest["frames"].as_array().expect("frames");
     assert!(frames.len() >= 2, "{} frames", frames.len());
     let mut sources = Vec::new();
@@ -209,7 +209,7 @@ fn frames_are_bounded_and_described_by_the_manifest() {
         sources.append(&mut names);
     }
     sources.sort();
-    let expected: Vec<String> = (0..48).map(|n| format!("large/{n:02}")).collect();
+    let expected: Vec<String> = (0..200).map(|n| format!("large/{n:03}")).collect();
     assert_eq!(sources, expected);
 }
 

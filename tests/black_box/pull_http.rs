@@ -265,7 +265,7 @@ fn bad_definitions_are_refused_by_field() {
         answer.assert_problem(400, "bad_request");
         answer.json()["detail"].as_str().expect("a reason").to_owned()
     };
-    assert!(refused("every = \"5s\"").starts_with("kind: missing; allowed: http, mqtt, file, exec"));
+    assert!(refused("every = \"5s\"").starts_with("kind: missing; allowed: http, mqtt, kafka, file, exec"));
     assert!(refused("kind = \"ftp\"").starts_with("kind: \"ftp\"; allowed: http"));
     let http = "kind = \"http\"\nurl = \"http://h/\"\n";
     assert!(refused("kind = \"http\"").starts_with("url: missing"));

@@ -111,6 +111,7 @@ const BLOCKS: &[Block] = &[
     block("docs/extend/archives.md", "kind = \"ipfs\"", File("tests/black_box/archives.rs")),
     block("docs/extend/archives.md", "anode archive put hourly", File("tests/black_box/archives.rs")),
     block("docs/extend/filters.md", "anode sub", File("tests/black_box/filters.rs")),
+    block("docs/extend/filters.md", "data.c > 20.5", File("src/expression/page_tests.rs")),
     block("docs/extend/pull.md", "anode pull test", File("tests/black_box/pull_http.rs")),
     block("docs/extend/webhooks.md", "anode --url", File("tests/black_box/hooks.rs")),
     block("docs/extend/webhooks.md", "POST /in", File("tests/black_box/hooks.rs")),
