@@ -1,7 +1,7 @@
 //! The test of the tests: a node in which a bug was planted must be found out, and the promise that it breaks must be
 //! named; and the same node without the bug must not be accused.
 //!
-//! The program `anode-planted` is built for this, unless the variable `ANODE_PLANTED` names one that is. The runs use the
+//! The program `anode-planted` is built for this, unless the variable `NETEM_PLANTED` names one that is. The runs use the
 //! loopback alone and take about two minutes.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const VARIABLE: &str = "ANODE_PLANTED_BUG";
 fn planted() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        if let Some(built) = std::env::var_os("ANODE_PLANTED") {
+        if let Some(built) = std::env::var_os("NETEM_PLANTED") {
             return built.into();
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
