@@ -88,11 +88,14 @@ fn kafka_messages_of_every_codec_become_records() {
     produce(&topic, "none", "a:NULL\nb:new\n");
     wait_late(&node, "kafka/b", &json!("new"));
     eventually("the deletion is published", LATE, || node.latest("kafka/a").is_none().then_some(()));
-    let state = node.pull("orders")["state"].clone();
+    // The state is told at most once a second. There are three partitions with eight messages.
+    let state = eventually("all places are told", LATE, || {
+        let state = node.pull("orders")["state"].clone();
+        let places = state["places"]["topics"][&topic].as_object()?.clone();
+        let read: i64 = places.values().filter_map(|place| place["next"].as_i64()).sum();
+        ((places.len(), read) == (3, 8)).then_some(state)
+    });
     assert_eq!((&state["error"], state["failed"].as_u64()), (&Value::Null, Some(0)), "{state}");
-    let places = state["places"]["topics"][&topic].as_object().expect("places").clone();
-    let read: i64 = places.values().filter_map(|place| place["next"].as_i64()).sum();
-    assert_eq!((places.len(), read), (3, 8), "three partitions, eight messages: {state}");
     // Without rules, the topic is the source.
     node.put_pull("plain", &definition(&topic, "from = \"end\""));
     eventually("it is connected", LATE, || node.pull("plain")["state"]["last_success"].as_u64().map(drop));
@@ -105,7 +108,7 @@ fn kafka_messages_of_every_codec_become_records() {
 fn kafka_is_read_on_from_the_place_where_a_killed_runner_stopped() {
     let topic = topic("places");
     produce(&topic, "lz4", &numbers("k", 0..800));
-    let mut node = Node::start(NodeConfig::named("a"));
+    let mut node = Node::start(NodeConfig::named("a").with(&["--history", "1000"]));
     let slow = "max_records_per_s = 150\nrecords = [{ source = \"n/{key}\" }]";
     node.put_pull("numbers", &definition(&topic, slow));
     let at = |node: &Node| node.latest("n/k").and_then(|record| record["data"].as_u64());
@@ -127,7 +130,7 @@ fn kafka_is_read_on_from_the_place_where_a_killed_runner_stopped() {
 fn kafka_is_read_on_by_another_member_when_the_runner_dies() {
     let topic = topic("moves");
     produce(&topic, "zstd", &numbers("k", 0..600));
-    let mut cluster = Cluster::start(2);
+    let mut cluster = Cluster::start_with(2, &["--history", "1000"]);
     let slow = "max_records_per_s = 100\nrecords = [{ source = \"m/{key}\" }]";
     cluster[0].put_pull("moves", &definition(&topic, slow));
     let at = |node: &Node| node.latest("m/k").and_then(|record| record["data"].as_u64());
