@@ -160,9 +160,14 @@ export async function open(chrome, url, options = {}) {
   return { page, check, close: () => context.close() };
 }
 
-/** Waits until the page is connected to a node. */
+/** Waits until the page is connected to a node. If it is not, the error tells what the page says about that. */
 export async function connected(page, name) {
-  await page.waitForSelector(`.connection[data-phase=open]${name === undefined ? "" : `[data-node="${name}"]`}`);
+  try {
+    await page.waitForSelector(`.connection[data-phase=open]${name === undefined ? "" : `[data-node="${name}"]`}`);
+  } catch (error) {
+    const shown = await page.evaluate(() => [...document.querySelectorAll(".connection")].map((each) => each.outerHTML));
+    throw new Error(`the page at ${page.url()} is not connected: ${shown.join("\n") || "it shows no connection"}`, { cause: error });
+  }
 }
 
 /** Figures of this machine, as records. */
