@@ -94,7 +94,7 @@ impl Mapping {
 
     /// Adds deletions of the sources that the rules name by facts alone. A rule that names sources by what stands in the data
     /// cannot tell which to delete, and an expression is not asked.
-    #[cfg_attr(not(any(test, feature = "kafka")), allow(dead_code))]
+    #[cfg(feature = "kafka")]
     pub fn map_deletion(&self, facts: Facts<'_>, mapped: &mut Mapped) {
         for rule in &self.rules {
             let MappingRule::Pointers(rule) = rule else { continue };
