@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-/// What one record cost.
+/// The cost of one record for the node under test.
 #[derive(Clone, Copy)]
 struct Cost {
     /// Processor time of the node, in milliseconds.

@@ -27,7 +27,7 @@ pub(super) fn run(file: &Path, allow_exec: Option<&Path>) -> Result<(), CliError
     outcome(trial.error, trial.records)
 }
 
-/// What a node tells of a trial.
+/// The answer of a node to `POST /v1/pull/test`: the records that the definition would have published.
 #[derive(Debug, Deserialize)]
 struct ToldTrial {
     records: Vec<Box<RawValue>>,

@@ -35,7 +35,7 @@ pub(super) struct KafkaBatch<'a> {
 enum BatchBody<'a> {
     /// Messages that may be compressed.
     Messages { attributes: i16, bytes: &'a [u8] },
-    /// What cannot be read, and why.
+    /// A batch that this node cannot read, with the reason. Its messages are left out, and that is told.
     Unusable(&'static str),
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Partition {
     pub index: i32,
 }
 
-/// What a broker knows of its cluster.
+/// The brokers of a cluster, and the leaders of the partitions, as one of the brokers answers for `Metadata`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ClusterMap {
     pub cluster: Option<String>,
@@ -43,7 +43,7 @@ pub(super) struct ClusterMap {
     pub refused: Vec<(String, i16)>,
 }
 
-/// What a fetch brings of one partition.
+/// The messages of one partition in the answer to a `Fetch`, or the code of the error that came in their place.
 #[derive(Debug)]
 pub(super) struct Fetched<'a> {
     pub partition: Partition,
