@@ -11,7 +11,7 @@ pub const MODULE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const MODULE_PART_BYTES: usize = 256 * 1024;
 /// Most parts of a module.
 pub const MODULE_PARTS_MAX: usize = MODULE_BYTES_MAX / MODULE_PART_BYTES;
-/// Longest time that a guest may take for one record, in microseconds.
+/// Most processor time that a guest may take for one record, in microseconds.
 pub const WASM_CALL_US_MAX: u64 = 10_000;
 /// Most memory of one instance of a module, in bytes.
 #[cfg(feature = "wasm")]

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use self::bindings::anode::middleware::{node, types};
 use self::bindings::{Middleware, MiddlewarePre};
 use super::super::bounds::{MANY_BYTES_MAX, MANY_RECORDS_MAX, WASM_CALL_US_MAX, WASM_MEMORY_BYTES_MAX};
 use super::super::produced::{checked_draft, shortened_reason};
 use super::super::rule::{GivenDraft, RecordReader, RuleFailure, Ruling};
+use super::allowance::Allowance;
 use super::limiter::InstanceLimiter;
-use super::ticker::{EPOCHS_PER_CALL, EPOCHS_PER_INSTANCE};
 use crate::ingest::RevisedDraft;
 use crate::protocol::draft::DraftPayload;
 use crate::record::{Payload, Record};
@@ -30,6 +30,7 @@ const MEMORY_PART_KEPT: usize = 2;
 #[derive(Default)]
 pub struct GuestState {
     limiter: InstanceLimiter,
+    allowance: Allowance,
     now_us: u64,
     token: String,
     /// The records that the guest may look up during a call.
@@ -71,8 +72,11 @@ impl WasmGuests {
     pub fn instantiate(&self) -> Result<WasmGuest, RuleFailure> {
         let mut store = Store::new(self.0.engine(), GuestState::default());
         store.limiter(|state| &mut state.limiter);
-        store.set_epoch_deadline(EPOCHS_PER_INSTANCE);
-        store.epoch_deadline_trap();
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut store| {
+            let is_used_up = store.data_mut().allowance.is_used_up();
+            Ok(if is_used_up { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+        });
         store.set_hostcall_fuel(MANY_BYTES_MAX);
         let instance = self.0.instantiate(&mut store).map_err(|error| failure(&error))?;
         let memory_bytes = store.data().limiter.memory_bytes();
@@ -108,7 +112,8 @@ impl WasmGuest {
         state.token.clear();
         state.token.push_str(given.token);
         state.reader = Some(reader.clone());
-        self.store.set_epoch_deadline(EPOCHS_PER_CALL);
+        state.allowance = Allowance::for_call();
+        self.store.set_epoch_deadline(1);
         let verdict = self.instance.call_handle(&mut self.store, &input);
         self.store.data_mut().reader = None;
         match verdict.map_err(|error| failure(&error))? {
@@ -166,7 +171,9 @@ fn taken(record: types::DataRecord) -> Result<RevisedDraft, RuleFailure> {
 /// Says in plain words why a guest was stopped.
 pub fn failure(error: &wasmtime::Error) -> RuleFailure {
     let told = match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => format!("it took more than {} ms", WASM_CALL_US_MAX / 1_000),
+        Some(Trap::Interrupt) => {
+            format!("it took more than {} ms of processor time", WASM_CALL_US_MAX / 1_000)
+        }
         Some(Trap::UnreachableCodeReached) => {
             format!("it panicked, or needed more than {} MiB of memory", WASM_MEMORY_BYTES_MAX >> 20)
         }

@@ -6,6 +6,7 @@
 //! is answered by [`stubs`] if it is harmless, such as the seed of hash tables, and is an error when it is called
 //! otherwise, such as files, sockets and clocks.
 
+mod allowance;
 mod guest;
 mod limiter;
 mod module;
