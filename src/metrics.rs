@@ -8,6 +8,7 @@
 //! Rejected: a registry of boxed metrics that are looked up by name. All names are known at compile time, and
 //! a field cannot be misspelt.
 
+mod connections;
 mod deliveries;
 mod exposition;
 mod kinds;
@@ -15,6 +16,7 @@ mod middlewares;
 mod operation;
 mod pull;
 
+pub use self::connections::{FilterMetrics, HttpCuts, TlsCounters};
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
 pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
@@ -54,17 +56,6 @@ pub struct ConnectionGauges {
     pub http: Gauge,
     /// WebSockets on `/graphql`.
     pub graphql: Gauge,
-}
-
-/// Number of requests over HTTP that were cut because their clients were waited for too long, by reason.
-#[derive(Debug, Default)]
-pub struct HttpCuts {
-    /// Bodies that arrived slower than the least rate.
-    pub slow_body: Counter,
-    /// Answers that were read slower than the least rate.
-    pub slow_reader: Counter,
-    /// Connections whose place or memory others needed while the client was waited for.
-    pub place: Counter,
 }
 
 /// Number of messages of peers (datagrams and streams) that the seal refused, by reason.
@@ -193,34 +184,6 @@ pub struct Metrics {
     pub archives: ArchiveCounters,
 }
 
-/// The filters of subscriptions, and what they did since the start.
-#[derive(Debug, Default)]
-pub struct FilterMetrics {
-    /// Filters that differ, of each worker.
-    pub distinct: Gauge,
-    /// Evaluations of filters.
-    pub evaluations: Counter,
-    /// Evaluations that had no result, which count as false.
-    pub errors: Counter,
-    /// Records that were not sent to a subscriber because of its filters.
-    pub skipped: Counter,
-}
-
-/// The handshakes of TLS with clients since the start, by outcome, and the certificates that were read again.
-#[derive(Debug, Default)]
-pub struct TlsCounters {
-    /// Handshakes with a certificate and a signature.
-    pub full: Counter,
-    /// Handshakes by the ticket of an earlier connection, which cost little.
-    pub resumed: Counter,
-    /// Handshakes that failed, and connections that did not speak TLS.
-    pub failed: Counter,
-    /// Certificates that were read again and are used.
-    pub reloaded: Counter,
-    /// Certificates that were read again and refused.
-    pub reload_refused: Counter,
-}
-
 /// The codes that a publish may be refused with.
 const CODES: [Code; 15] = [
     Code::BadJson,
@@ -293,13 +256,9 @@ impl Metrics {
         }
         let help = "Subscriptions over GraphQL.";
         text.gauge("graphql_subscriptions", help, &self.graphql_subscriptions);
-        text.head("http_cuts_total", "counter", "HTTP connections that were cut, by reason.");
-        let HttpCuts { slow_body, slow_reader, place } = &self.http_cuts;
-        for (reason, cuts) in [("slow_body", slow_body), ("slow_reader", slow_reader), ("place", place)] {
-            text.line(format_args!("http_cuts_total{{reason=\"{reason}\"}} {}", cuts.get()));
-        }
-        self.write_tls(&mut text);
-        self.write_filters(&mut text);
+        self.http_cuts.write(&mut text);
+        self.tls.write(&mut text);
+        self.filters.write(&mut text);
         text.counter("connections_accepted_total", "Connections accepted.", &self.connections_accepted);
         text.counter("accept_failures_total", "Failures to accept a connection.", &self.accept_failures);
         text.gauge("sources", "Sources in the map.", &self.sources);
@@ -318,28 +277,6 @@ impl Metrics {
         self.pull.write(&mut text);
         text.head("build_info", "gauge", "1, with the version as a label.");
         text.line(format_args!("build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-    }
-
-    fn write_filters(&self, text: &mut Exposition<'_>) {
-        let FilterMetrics { distinct, evaluations, errors, skipped } = &self.filters;
-        text.gauge("filters", "Filters of subscriptions that differ, of each event loop.", distinct);
-        text.counter("filter_evaluations_total", "Evaluations of filters.", evaluations);
-        let help = "Evaluations of filters that had no result, which count as false.";
-        text.counter("filter_errors_total", help, errors);
-        let help = "Records that were not sent to a subscriber because of its filters.";
-        text.counter("filter_skips_total", help, skipped);
-    }
-
-    fn write_tls(&self, text: &mut Exposition<'_>) {
-        let TlsCounters { full, resumed, failed, reloaded, reload_refused } = &self.tls;
-        text.head("tls_handshakes_total", "counter", "Handshakes of TLS with clients, by outcome.");
-        for (outcome, count) in [("full", full), ("resumed", resumed), ("failed", failed)] {
-            text.line(format_args!("tls_handshakes_total{{outcome=\"{outcome}\"}} {}", count.get()));
-        }
-        text.head("tls_reloads_total", "counter", "Certificates that were read again, by outcome.");
-        for (outcome, count) in [("used", reloaded), ("refused", reload_refused)] {
-            text.line(format_args!("tls_reloads_total{{outcome=\"{outcome}\"}} {}", count.get()));
-        }
     }
 
     fn write_client_memory(&self, text: &mut Exposition<'_>) {
@@ -450,84 +387,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(metrics: &Metrics) -> String {
-        let mut out = String::new();
-        metrics.write(&mut out);
-        out
-    }
-
-    /// The page shows how often each reason came. Two of middlewares were once shown there without a word.
-    #[test]
-    fn the_page_says_what_every_code_means() {
-        let page = include_str!("../web/src/model/refusals.ts");
-        let (_, codes) = page.split_once("const CODES").expect("the table");
-        let (codes, _) = codes.split_once("\n};").expect("its end");
-        for code in CODES {
-            assert!(codes.contains(&format!("\n  {}: \"", code.as_str())), "{}", code.as_str());
-        }
-    }
-
-    #[test]
-    fn every_name_of_the_contract_is_there_with_its_head() {
-        let text = written(&Metrics::default());
-        for name in [
-            "anode_records_published_total 0",
-            "anode_records_applied_total 0",
-            "anode_records_stale_total 0",
-            "anode_records_duplicate_total 0",
-            "anode_deliveries_total 0",
-            "anode_conflated_total 0",
-            "anode_members{state=\"alive\"} 0",
-            "anode_gossip_datagrams_sent_total 0",
-            "anode_gossip_datagrams_received_total 0",
-            "anode_gossip_bytes_sent_total 0",
-            "anode_gossip_bytes_received_total 0",
-            "anode_data_copies_received_total 0",
-            "anode_peer_batches_total{merged_by=\"other_worker\"} 0",
-            "anode_propagation_seconds_count 0",
-            "anode_shards_differing 0",
-            "anode_clock_offset_seconds 0",
-            "anode_store_pending_records 0",
-            "anode_connections{endpoint=\"subscribe\"} 0",
-            "anode_connections{endpoint=\"stream\"} 0",
-            "anode_sources 0",
-        ] {
-            assert!(text.contains(&format!("\n{name}\n")), "{name} in\n{text}");
-        }
-        let heads = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!(heads, text.lines().filter(|line| line.starts_with("# HELP ")).count());
-    }
-
-    #[test]
-    fn histogram_is_cumulative() {
-        let metrics = Metrics::default();
-        for us in [100, 101, 2_000_000, 90_000_000] {
-            metrics.propagation.record_us(us);
-        }
-        let text = written(&metrics);
-        for line in [
-            "anode_propagation_seconds_bucket{le=\"0.0001\"} 1\n",
-            "anode_propagation_seconds_bucket{le=\"0.00025\"} 2\n",
-            "anode_propagation_seconds_bucket{le=\"2.5\"} 3\n",
-            "anode_propagation_seconds_bucket{le=\"60\"} 3\n",
-            "anode_propagation_seconds_bucket{le=\"+Inf\"} 4\n",
-            "anode_propagation_seconds_sum 92.000201\n",
-            "anode_propagation_seconds_count 4\n",
-        ] {
-            assert!(text.contains(line), "{line} in\n{text}");
-        }
-    }
-
-    #[test]
-    fn refusals_by_code_and_offsets_below_zero() {
-        let metrics = Metrics::default();
-        metrics.refused(Code::TooLarge);
-        metrics.clock_offset_us.set(-1_500);
-        let text = written(&metrics);
-        assert!(text.contains("anode_refusals_total{code=\"too_large\"} 1\n"), "{text}");
-        assert!(text.contains("anode_clock_offset_seconds -0.0015\n"), "{text}");
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod auth;
 mod export;
+mod grammar;
 mod problem;
 mod publish;
 pub mod scan;
