@@ -129,6 +129,8 @@ pub struct Metrics {
     /// This node's wall clock minus the median of the members' clocks, or minus that of the only peer, in
     /// microseconds.
     pub clock_offset_us: Gauge,
+    /// Times that this machine's wall clock has jumped against its monotonic clock.
+    pub clock_jumps: Counter,
     /// Records that wait to be stored, including those on disk.
     pub store_pending_records: Gauge,
     /// Records that wait on disk to be stored.
@@ -383,6 +385,8 @@ impl Metrics {
         text.head("clock_offset_seconds", "gauge", "This clock less the median of the members'.");
         let offset_us = self.clock_offset_us.get();
         text.line(format_args!("clock_offset_seconds {}", Seconds::from_us(offset_us)));
+        let help = "Jumps of the wall clock against the monotonic clock.";
+        text.counter("clock_jumps_total", help, &self.clock_jumps);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The thread that loads the store into the map. Afterwards it works at intervals: it reports expired records
 //! to subscribers, removes deletions that are old enough, stores the records of nodes that died, where the
-//! store is shared, and reads files of the operator again that have changed.
+//! store is shared, reads files of the operator again that have changed, and notices a wall clock that jumps.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::clock_watch::ClockWatch;
 use super::extend_host::ExtendNode;
 use super::lifecycle::{Fatal, Phase};
 use super::process::ProcessSampler;
@@ -32,6 +33,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
     let has_disk = shared.config.store != StoreKind::Memory;
     let mut process = ProcessSampler::new(has_disk.then_some(shared.config.data_dir.as_path()));
     process.handle_turn(clock::now(), &shared.metrics.process);
+    let mut clocks = ClockWatch::default();
     if let Err(fatal) = load(shared, heads) {
         return shared.lifecycle.fail(fatal);
     }
@@ -48,6 +50,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
         shared.wake_wanted();
         reloader.handle_turn(now);
         process.handle_turn(now, &shared.metrics.process);
+        clocks.handle_turn(now, &shared.metrics.clock_jumps);
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

@@ -22,6 +22,7 @@ mod backend;
 mod batch;
 mod clients;
 pub mod clock;
+mod clock_watch;
 mod close;
 mod closing_streams;
 mod cluster_view;

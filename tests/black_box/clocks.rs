@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::clock::ShiftedClock;
+use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Node, NodeConfig, eventually, wall_us};
 
 /// Nearly a day, in seconds: peers refuse what is further ahead.
@@ -39,6 +40,28 @@ fn a_clock_that_was_ahead_for_a_moment_drags_nobody() {
     is_stamped_now(&node, "right after a restart");
     node.wait_ts("dragged", ahead + 2);
     assert_eq!(node.put("dragged", json!(4)), ahead + 3);
+}
+
+/// A clock that is set while the node runs was noticed by nobody where there was no member to compare it with.
+#[test]
+fn a_clock_that_jumps_is_logged_and_counted() {
+    let clock = ShiftedClock::ahead_by(0);
+    let node = Node::start(NodeConfig::named("a").in_memory().with(&["--log", "json"]).with_clock(&clock));
+    let jumps = || node.metric("anode_clock_jumps_total", &[]);
+    throughout("the clock is right", Duration::from_millis(1_500), || jumps() == 0.0);
+    for (ahead_s, count) in [(60, 1.0), (-600, 2.0)] {
+        clock.set_ahead_by(ahead_s);
+        eventually("the jump is noticed", Duration::from_secs(10), || (jumps() == count).then_some(()));
+    }
+    throughout("it is told once", Duration::from_millis(1_500), || jumps() == 2.0);
+    let log = node.log();
+    let lines: Vec<Value> = log.lines().map(crate::harness::json).collect();
+    let told: Vec<&Value> = (lines.iter())
+        .filter(|line| line["message"].as_str().is_some_and(|message| message.contains("wall clock")))
+        .collect();
+    assert_eq!(told.len(), 1, "once a minute: {log}");
+    assert_eq!(told[0]["level"], "WARN", "{log}");
+    assert!(told[0]["seconds"].as_f64().is_some_and(|seconds| (59.0..61.0).contains(&seconds)), "{log}");
 }
 
 /// Of three nodes, the one with the wrong clock took records all the same: the guard wanted three peers. A node that
