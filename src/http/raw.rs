@@ -87,3 +87,22 @@ pub fn raw_problem(status: u16, refusal: &Refusal, further: &str, wall_us: u64) 
     };
     answer.bytes(wall_us)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::refusal::Code;
+
+    #[test]
+    fn a_refusal_is_a_problem() {
+        let response = raw_problem(400, &Refusal::new(Code::BadRequest, "no \"x\""), "a: b\r\n", 0);
+        let text = String::from_utf8(response).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("head");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(head.contains("date: Thu, 01 Jan 1970 00:00:00 GMT\r\na: b\r\n"), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect(body);
+        assert_eq!((&problem["code"], &problem["temporary"]), (&"bad_request".into(), &false.into()));
+        let busy = raw_problem(503, &Refusal::new(Code::Overloaded, "full"), "", 0);
+        assert!(String::from_utf8_lossy(&busy).contains("retry-after: 1\r\n"));
+    }
+}

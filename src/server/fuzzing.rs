@@ -16,7 +16,7 @@ use crate::limits::REQUEST_HEAD_BYTES_MAX;
 enum Seen {
     Partial,
     TooLarge,
-    Http2,
+    Foreign(&'static str),
     Http,
     Health(String),
     Upgrade(String),
@@ -49,7 +49,7 @@ fn heads(bytes: &[u8], step: usize) -> Vec<Seen> {
                     continue;
                 }
                 RequestHead::TooLarge => Seen::TooLarge,
-                RequestHead::Http2 => Seen::Http2,
+                RequestHead::Foreign(message) => Seen::Foreign(message),
                 RequestHead::Http => Seen::Http,
                 RequestHead::Stream(request) => Seen::Stream(format!("{request:?}")),
                 RequestHead::Upgrade(upgrade) => {
@@ -92,6 +92,7 @@ pub(crate) fn http_head_seeds() -> Vec<Vec<u8>> {
         "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: a, Close\r\nContent-Length: 0\r\n\r\n".into(),
         "POST /v1/publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
+        "\u{16}\u{3}\u{1}\u{2}\0\r\n\r\n".into(),
         "GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n".into(),
         "GET /v1/stream?source=a HTTP/1.1\r\nHost: x\r\nLast-Event-ID: b\r\nOrigin: c\r\n\r\n".into(),
     ];

@@ -1,4 +1,4 @@
-//! The handshake of a WebSocket (RFC 6455, 4.2), and the refusals of requests that become no session.
+//! The handshake of a WebSocket (RFC 6455, 4.2).
 //!
 //! Rejected: tungstenite's handshake, which looks at the first header of a name only. Two keys, of which a
 //! program in front of the node might have read the other one, would be accepted, and `Upgrade: h2c,
@@ -12,8 +12,11 @@ use tungstenite::handshake::derive_accept_key;
 use super::framing::message::{CODECS, Codec};
 use super::headers::{has_body, has_token, values_of};
 use crate::auth::is_token_subprotocol;
-use crate::http::{check_host, raw_problem};
-use crate::protocol::refusal::Refusal;
+use crate::http::check_host;
+
+/// The line in the head of a refusal that tells a client of another version of WebSocket which one it should use
+/// (RFC 6455, 4.2.2).
+pub const VERSION_FIELD: &str = "sec-websocket-version: 13\r\n";
 
 /// The terms on which a connection changes to WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,18 +98,9 @@ fn negotiate(headers: &[Header<'_>]) -> Result<Option<Codec>, String> {
     }
 }
 
-/// A whole HTTP response that says why there will be no session, and closes the connection. `further` has
-/// lines for its head, each with its end; `wall_us` is the time in microseconds since the Unix epoch.
-pub fn refuse(status: u16, refusal: &Refusal, further: &str, wall_us: u64) -> Vec<u8> {
-    // Tells a client of another version of WebSocket which one it should use (RFC 6455, 4.2.2).
-    let version = if status == 400 { "sec-websocket-version: 13\r\n" } else { "" };
-    raw_problem(status, refusal, &format!("{further}{version}"), wall_us)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::refusal::Code;
 
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -173,18 +167,5 @@ mod tests {
         assert!(chosen.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{chosen}");
         assert!(chosen.contains("Sec-WebSocket-Protocol: anode.v1.json\r\n"), "{chosen}");
         assert!(!response(read(&LINES).expect("accepted")).contains("rotocol:"));
-    }
-
-    #[test]
-    fn a_refusal_is_a_problem() {
-        let response = refuse(400, &Refusal::new(Code::BadRequest, "no \"x\""), "", 0);
-        let text = String::from_utf8(response).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("head");
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
-        assert!(head.contains("date: Thu, 01 Jan 1970 00:00:00 GMT"), "{head}");
-        let problem: serde_json::Value = serde_json::from_str(body).expect(body);
-        assert_eq!((&problem["code"], &problem["temporary"]), (&"bad_request".into(), &false.into()));
-        let busy = refuse(503, &Refusal::new(Code::Overloaded, "full"), "", 0);
-        assert!(String::from_utf8_lossy(&busy).contains("retry-after: 1\r\n"));
     }
 }

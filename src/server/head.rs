@@ -21,6 +21,8 @@ use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
 /// The bytes with which a client begins that takes it for granted that HTTP/2 is spoken (RFC 9113, 3.4).
 const HTTP2_BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// The first byte of a connection of TLS: the type of the record that carries a handshake (RFC 8446, 5.1).
+const TLS_BEGINNING: u8 = 22;
 
 /// A request to change to a framing of messages.
 #[derive(Debug)]
@@ -72,8 +74,8 @@ pub enum RequestHead {
     Partial,
     /// The head has more than [`REQUEST_HEAD_BYTES_MAX`] bytes.
     TooLarge,
-    /// The beginning of a connection of HTTP/2.
-    Http2,
+    /// The beginning of something other than a request of HTTP/1.1, with what its client is told.
+    Foreign(&'static str),
     /// A request for the control plane, or something that is no request at all.
     Http,
     /// A request that the worker answers.
@@ -122,6 +124,10 @@ impl HeadBuffer {
 
     /// Reads the head at the beginning of the bytes.
     pub fn read(&mut self) -> RequestHead {
+        // What cannot become a head is not waited for: its client would learn of its mistake seconds later.
+        if let Some(message) = self.bytes.first().and_then(|first| foreign(*first)) {
+            return RequestHead::Foreign(message);
+        }
         if !self.has_end() {
             return self.partial();
         }
@@ -134,7 +140,9 @@ impl HeadBuffer {
             Ok(Status::Complete(head_bytes)) => kind_of(&request, head_bytes),
             Ok(Status::Partial) => self.partial(),
             // hyper would close the connection without a word.
-            Err(_) if self.bytes.starts_with(HTTP2_BEGINNING) => RequestHead::Http2,
+            Err(_) if self.bytes.starts_with(HTTP2_BEGINNING) => {
+                RequestHead::Foreign("this is the beginning of HTTP/2; this port speaks HTTP/1.1")
+            }
             // The control plane says what is wrong with it.
             Err(_) => RequestHead::Http,
         }
@@ -184,6 +192,18 @@ impl HeadBuffer {
     /// Returns whether a request was answered on the connection, and nothing has come since.
     pub fn is_between_requests(&self) -> bool {
         self.follows_another && self.is_empty()
+    }
+}
+
+/// Returns what a client is told whose first byte no request of HTTP begins with.
+fn foreign(first: u8) -> Option<&'static str> {
+    match first {
+        TLS_BEGINNING => Some(
+            "this is the beginning of TLS; this port speaks HTTP and WebSocket without it (http://, ws://), \
+             unless the node is started with --tls-cert and --tls-key",
+        ),
+        _ if first.is_ascii_graphic() => None,
+        _ => Some("this is no request of HTTP, which begins with the name of a method"),
     }
 }
 
@@ -280,9 +300,13 @@ mod tests {
             );
             assert!(matches!(read_head(&whole[..whole.len() - 1]), RequestHead::Partial));
         }
-        for line in
-            ["GET / HTTP/1.1", "POST /publish HTTP/1.1", "GET /publish HTTP/1.0", "\u{1} x", "GET /publish"]
-        {
+        for line in [
+            "GET / HTTP/1.1",
+            "POST /publish HTTP/1.1",
+            "GET /publish HTTP/1.0",
+            "GET \u{1} x",
+            "GET /publish",
+        ] {
             assert!(matches!(read_head(&request(line, "")), RequestHead::Http), "{line:?}");
         }
         assert!(matches!(read_head(b"GET /subscribe HTTP/1.1\r\n\r\n"), RequestHead::Http));
@@ -292,6 +316,24 @@ mod tests {
         assert!(matches!(read_head(&request("GET / HTTP/1.1", &padding)), RequestHead::TooLarge));
         let many = "X: y\r\n".repeat(REQUEST_HEADERS_MAX);
         assert!(matches!(read_head(&request("GET /publish HTTP/1.1", &many)), RequestHead::Http));
+    }
+
+    #[test]
+    fn what_cannot_become_a_request_is_not_waited_for() {
+        let told = |bytes: &[u8]| match read_head(bytes) {
+            RequestHead::Foreign(message) => message,
+            other => panic!("{other:?}"),
+        };
+        for hello in [&b"\x16"[..], b"\x16\x03\x01\x02", b"\r\n\x16\x03\x01\x02\x00\r\n\r\n"] {
+            assert!(told(hello).contains("TLS"), "{hello:?}");
+        }
+        for garbage in [&b"\x00"[..], b"\x80.\x01", b"\xff", b" GET / HTTP/1.1\r\n\r\n"] {
+            assert!(told(garbage).contains("no request"), "{garbage:?}");
+        }
+        assert!(told(b"PRI * HTTP/2.0\r\n\r\n").contains("HTTP/2"));
+        for beginning in [&b"G"[..], b"PRI * HTTP/2.0\r\n", b"\r\n", b"!"] {
+            assert!(matches!(read_head(beginning), RequestHead::Partial), "{beginning:?}");
+        }
     }
 
     #[test]

@@ -260,6 +260,8 @@ fn what_is_wrong_is_said_by_the_status() {
     }
     let bad_token = refused(&node.http, "/v1/stream?source=a", &[("Last-Event-ID", "nonsense")]);
     bad_token.assert_problem(400, "bad_request");
+    // A stream is no WebSocket. Its refusals named the version of that protocol.
+    assert_eq!(bad_token.header("sec-websocket-version"), None, "{bad_token:?}");
     let post = Http::request(&node.http, "POST", "/v1/stream?source=a", &[], b"");
     post.assert_problem(405, "method_not_allowed");
     assert!(post.header("allow").is_some_and(|allow| allow.contains("GET")), "{post:?}");

@@ -110,6 +110,7 @@ fn a_handshake_says_everything_once_and_has_no_body() {
             let answer = first(&node, &text);
             answer.assert_problem(400, "bad_request");
             assert_eq!(answer.header("connection"), Some("close"), "{name}: {answer:?}");
+            assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{name}: {answer:?}");
         }
     }
 }
@@ -187,6 +188,25 @@ fn every_problem_has_a_code_and_says_whether_it_is_temporary() {
     let refused = node.post(json!({"source": "a//b", "data": 1}));
     refused.assert_problem(400, "bad_source");
     assert_eq!(refused.body.matches("\"temporary\":false").count(), 1, "{refused:?}");
+}
+
+/// Who spoke TLS to a node without it waited for 5 s, and was told that the head of its request came too late.
+#[test]
+fn what_cannot_become_a_request_is_refused_at_once() {
+    let node = Node::single();
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    let cases = [(&hello[..], "TLS"), (&hello[..1], "TLS"), (b"\x80\x2e\x01", "method"), (b"\x00", "method")];
+    for (bytes, word) in cases {
+        let start = Deadline::after(SOON);
+        let mut stream = connect(&node.http);
+        assert!(stream.write_all(bytes).is_ok());
+        let answer = Http::read(&mut stream).unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+        answer.assert_problem(400, "bad_request");
+        assert!(answer.json()["detail"].as_str().is_some_and(|detail| detail.contains(word)), "{answer:?}");
+        assert!(start.elapsed() < Duration::from_secs(3), "after {:?}", start.elapsed());
+    }
+    let refused = node.metric("anode_client_refusals_total", &[("status", "400")]);
+    assert_eq!(refused, cases.len() as f64);
 }
 
 /// A head had to come within 5 s as the first on a connection, where the client is told. On a connection that

@@ -9,14 +9,13 @@ use super::super::clock;
 use super::super::close::{CloseCode, CloseReason};
 use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStage};
 use super::super::framing::wrap::Framing;
-use super::super::handshake;
 use super::super::host::WorkerHost;
 use super::super::inbox::Inbox;
 use super::super::outbound::{BufferPool, Outbound};
 use super::super::session::{Endpoint, Session, Turn, Workspace};
 use super::super::timer::{TimerToken, Timers};
 use super::super::transport::Layer;
-use crate::http::Reservation;
+use crate::http::{Reservation, raw_problem};
 use crate::memory::{MemoryUse, OverBudget};
 use crate::protocol::refusal::Refusal;
 use crate::record::Now;
@@ -285,7 +284,7 @@ impl ClientsEnv {
         shared.metrics.refused(refusal.code);
         shared.metrics.clients.refused(status);
         shared.complaints.refused(now.mono_us, status, refusal, connection.address);
-        connection.out.append(&handshake::refuse(status, refusal, further, now.wall_us));
+        connection.out.append(&raw_problem(status, refusal, further, now.wall_us));
         self.finish(now, key, connection, AwaitedEnd::Disconnect);
     }
 

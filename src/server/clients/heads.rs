@@ -6,7 +6,7 @@ use super::super::connection::{Admission, AwaitedEnd, Connection, ConnectionStag
 use super::super::control::Control;
 use super::super::framing::read::FrameReader;
 use super::super::framing::wrap::Framing;
-use super::super::handshake::Handshake;
+use super::super::handshake::{Handshake, VERSION_FIELD};
 use super::super::head::{HealthRequest, RequestHead, Upgrade};
 use super::super::lifecycle::Phase;
 use super::super::liveness::Liveness;
@@ -67,8 +67,7 @@ impl Clients {
                     let refusal = Refusal::new(Code::TooLarge, message);
                     return self.env.refuse(now, key, connection, 431, &refusal);
                 }
-                RequestHead::Http2 => {
-                    let message = "this is the beginning of HTTP/2; this port speaks HTTP/1.1";
+                RequestHead::Foreign(message) => {
                     let refusal = Refusal::new(Code::BadRequest, message);
                     return self.env.refuse(now, key, connection, 400, &refusal);
                 }
@@ -204,7 +203,8 @@ impl Clients {
             Ok(opened) => opened,
             Err(refusal) => {
                 let status = refusal.code.http_status();
-                return self.env.refuse(now, key, connection, status, &refusal);
+                let further = if upgrade.handshake.is_err() { VERSION_FIELD } else { "" };
+                return self.env.refuse_with(now, key, connection, status, (&refusal, further));
             }
         };
         if let Some(peer) = connection.transport.peer_name() {
