@@ -183,13 +183,21 @@ impl Command {
     }
 }
 
-/// The whole command line. The options by which `anode pull`, `anode middleware` and `anode archive` reach nodes are taken before
-/// and behind their own subcommands. Those of `anode hook` are not, because `anode hook put --url` names the receiver.
+/// The whole command line. The options by which `anode pull` and the like reach nodes are taken before and behind their own
+/// subcommands. The URL of `anode hook` is not, because `anode hook put --url` names the receiver; its other
+/// subcommands have an option of their own for the node.
 fn command_line() -> clap::Command {
-    let with_options_anywhere = |command: clap::Command| command.mut_args(|argument| argument.global(true));
-    ["pull", "middleware", "archive"]
-        .iter()
-        .fold(Arguments::command(), |command, name| command.mut_subcommand(name, with_options_anywhere))
+    let everywhere = |name: &'static str| {
+        move |command: clap::Command| {
+            command.mut_args(|argument| {
+                let is_taken = name == "hook" && argument.get_id() == "url";
+                argument.global(!is_taken)
+            })
+        }
+    };
+    ["pull", "middleware", "archive", "hook"]
+        .into_iter()
+        .fold(Arguments::command(), |command, name| command.mut_subcommand(name, everywhere(name)))
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {

@@ -191,6 +191,28 @@ fn what_cannot_be_used_is_refused_by_name() {
 }
 
 /// The runner dies, and another node goes on from the token. While the receiver did not answer, nothing is lost.
+/// `hook put --url` names the receiver. The other commands for webhooks took no `--url` behind them, as all others do.
+#[test]
+fn the_node_is_named_behind_the_other_commands() {
+    let (node, other) =
+        (Node::start(NodeConfig::named("a").in_memory()), Node::start(NodeConfig::named("b").in_memory()));
+    let (url, elsewhere) = (format!("http://{}", node.http), format!("http://{}", other.http));
+    let told = |args: &[&str]| {
+        let output = run(binary().args(args), "");
+        assert_eq!(output.code, Some(0), "{args:?}: {output:?}");
+        output.stdout
+    };
+    let receiver = "http://127.0.0.1:9/in";
+    told(&["hook", "--url", &url, "put", "one", "--on", "a/**", "--url", receiver, "--json"]);
+    let listed = crate::harness::json(&told(&["hook", "list", "--url", &url, "--json"]));
+    assert_eq!(listed["hook"][0]["definition"]["url"], receiver, "{listed}");
+    // What stands behind the command goes before what stands in front of it.
+    let listed = told(&["--url", &elsewhere, "hook", "list", "--url", &url]);
+    assert!(listed.contains("one") && listed.contains(receiver), "{listed}");
+    told(&["hook", "rm", "one", "--url", &url]);
+    assert_eq!(crate::harness::json(&told(&["hook", "list", "--json", "--url", &url]))["hook"], json!([]));
+}
+
 #[test]
 fn another_node_goes_on_when_the_runner_dies() {
     let cluster = Cluster::configured(2, |config| config);

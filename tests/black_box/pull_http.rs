@@ -365,7 +365,7 @@ fn a_definition_is_tried_out_at_a_node() {
 fn the_node_is_named_before_or_behind_the_command() {
     let node = Node::start(NodeConfig::named("a").in_memory());
     let url = format!("http://{}", node.http);
-    for kind in ["pull", "middleware", "archive"] {
+    for kind in ["pull", "middleware", "archive", "hook"] {
         for line in
             [["--url", &url, kind, "list"], [kind, "--url", &url, "list"], [kind, "list", "--url", &url]]
         {

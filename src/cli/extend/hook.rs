@@ -15,7 +15,7 @@ use crate::protocol::extension::ExtensionKind;
     \x20 anode hook list\n\
     \x20 anode hook rm alarms\n\n\
     Batches of records are posted, signed by Standard Webhooks, and sent again until they are taken.\n\
-    The node is named before the command (anode --url NODE hook put ...) or by ANODE_URL.")]
+    As hook put --url names the receiver, its node is named before it (anode --url NODE hook put ...) or by ANODE_URL.")]
 pub struct Arguments {
     #[command(subcommand)]
     command: HookCommand,
@@ -30,12 +30,26 @@ enum HookCommand {
     /// Send records to an address
     Put(Box<HookPut>),
     /// Print all webhooks: which member runs each, and how it is doing
-    List,
+    List {
+        #[command(flatten)]
+        node: HookNode,
+    },
     /// Take a webhook away
     Rm {
         /// Name of the webhook
         name: String,
+        #[command(flatten)]
+        node: HookNode,
     },
+}
+
+/// The node, where `--url` is not the receiver.
+#[derive(Debug, Default, clap::Args)]
+struct HookNode {
+    /// URL of a node: ws://HOST:PORT or http://HOST:PORT, with TLS wss:// or https://; of several, the next is tried
+    /// when one does not answer [env: ANODE_URL] [default: ws://127.0.0.1:7070]
+    #[arg(id = "node_url", long = "url", value_name = "URL[,…]", value_delimiter = ',')]
+    urls: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +121,11 @@ impl HookPut {
 
 /// Does what the arguments ask for.
 pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
-    let nodes = arguments.access.nodes(given, ("--url", &[]))?;
+    let urls: &[String] = match &arguments.command {
+        HookCommand::Put(_) => &[],
+        HookCommand::List { node } | HookCommand::Rm { node, .. } => &node.urls,
+    };
+    let nodes = arguments.access.nodes(given, ("--url", urls))?;
     let kind = ExtensionKind::Hook;
     match &arguments.command {
         HookCommand::Put(hook) => {
@@ -115,8 +133,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
             let body = Body { media_type: "application/json", bytes: text.as_bytes() };
             put(&nodes, kind, &hook.name, body)
         }
-        HookCommand::Rm { name } => remove(&nodes, kind, name),
-        HookCommand::List => {
+        HookCommand::Rm { name, .. } => remove(&nodes, kind, name),
+        HookCommand::List { .. } => {
             let is_json = arguments.format.is_json(given);
             list(
                 &nodes,
