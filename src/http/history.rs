@@ -27,7 +27,8 @@ pub(super) async fn history(
 ) -> HandlerResult {
     let query = Query::parse(query.as_deref(), &["from", "to", "limit", "after"])?;
     let (from_us, to_us, mut limit) = (query.ts("from", 0)?, query.ts("to", TS_MAX)?, query.limit()?);
-    let after = query.get("after").map(history_cursor).transpose()?;
+    // An empty cursor asks for the first page, as it does in lists of sources.
+    let after = query.get("after").filter(|after| !after.is_empty()).map(history_cursor).transpose()?;
     let chunk_bytes_max = HISTORY_CHUNK_BYTES.min(app.node.memory().holder_max() / 2);
     let most = (chunk_bytes_max / app.record_bytes_max.max(1)).clamp(1, HISTORY_CHUNK);
     let mut page = RecordPage::new(&app);

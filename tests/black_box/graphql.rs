@@ -1,22 +1,20 @@
-//! GraphQL over HTTP: the schema, queries, mutations, rights and bounds. Subscriptions are in `graphql_ws`.
-
-use std::time::Duration;
+//! GraphQL over HTTP: the schema, queries and mutations. What is refused is in `graphql_refusals`, and subscriptions are in
+//! `graphql_ws`.
 
 use serde_json::{Value, json};
 
-use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::ws::{Handshake, shake_with};
-use crate::harness::{Client, Cluster, Deadline, Http, Node, NodeConfig, encode, wall_us};
+use crate::harness::{Client, Cluster, Http, Node, encode, wall_us};
 
 /// Sends a request by POST, and returns the answer.
-fn post(addr: &str, fields: &[(&str, &str)], request: &Value) -> Http {
+pub fn post(addr: &str, fields: &[(&str, &str)], request: &Value) -> Http {
     let fields: Vec<(&str, &str)> =
         [("Content-Type", "application/json")].iter().chain(fields).copied().collect();
     Http::request(addr, "POST", "/graphql", &fields, request.to_string().as_bytes())
 }
 
 /// Sends a query by POST, and returns its data. There must be no errors.
-fn data(node: &Node, query: &str, variables: Value) -> Value {
+pub fn data(node: &Node, query: &str, variables: Value) -> Value {
     let answer = post(&node.http, &[], &json!({"query": query, "variables": variables}));
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
@@ -26,7 +24,7 @@ fn data(node: &Node, query: &str, variables: Value) -> Value {
 }
 
 /// Sends a query by POST, and returns the code and the message of its first error.
-fn error(node: &Node, query: &str, variables: Value) -> (String, String) {
+pub fn error(node: &Node, query: &str, variables: Value) -> (String, String) {
     let body = post(&node.http, &[], &json!({"query": query, "variables": variables})).json();
     let error = &body["errors"][0];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -93,7 +91,10 @@ fn the_schema_is_that_of_the_contract() {
     for line in ["cursor: String!", "node: Record!"] {
         has("RecordEdge", line);
     }
-    for line in ["hasNextPage: Boolean!", "endCursor: String"] {
+    // All four that clients of Relay ask for.
+    for line in
+        ["hasNextPage: Boolean!", "hasPreviousPage: Boolean!", "startCursor: String", "endCursor: String"]
+    {
         has("PageInfo", line);
     }
     let event: Vec<String> = named("RecordEvent")["possibleTypes"]
@@ -110,7 +111,7 @@ fn the_schema_is_that_of_the_contract() {
     assert_eq!(values("Mode"), ["LATEST", "ALL"]);
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
@@ -171,7 +172,8 @@ fn pages_follow_one_another() {
     node.put("p/03", json!("new"));
     let query = "query Page($after: String, $since: Micros) {
         records(pattern: \"p/*\", first: 10, after: $after, updatedSince: $since) {
-            edges { cursor node { source } } nodes { source } pageInfo { hasNextPage endCursor } } }";
+            edges { cursor node { source } } nodes { source }
+            pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
     let (mut names, mut after, mut pages) = (Vec::new(), Value::Null, 0);
     loop {
         let page = data(&node, query, json!({"after": after}))["records"].clone();
@@ -179,6 +181,8 @@ fn pages_follow_one_another() {
         assert_eq!(edges.len(), page["nodes"].as_array().expect("nodes").len());
         names.extend(edges.iter().map(|edge| text(&edge["node"]["source"])));
         assert_eq!(page["pageInfo"]["endCursor"], edges.last().expect("an edge")["cursor"]);
+        assert_eq!(page["pageInfo"]["startCursor"], edges.first().expect("an edge")["cursor"]);
+        assert_eq!(page["pageInfo"]["hasPreviousPage"], pages > 0, "{page}");
         pages += 1;
         if page["pageInfo"]["hasNextPage"] == false {
             break;
@@ -190,6 +194,8 @@ fn pages_follow_one_another() {
     let newer = data(&node, query, json!({"since": mark}))["records"].clone();
     assert_eq!(newer["nodes"], json!([{"source": "p/03"}]));
     assert_eq!(newer["pageInfo"]["hasNextPage"], false);
+    let from_the_beginning = data(&node, query, json!({"after": ""}))["records"]["nodes"].clone();
+    assert_eq!(from_the_beginning[0]["source"], "p/00");
     let none = data(
         &node,
         "{ records(pattern: \"none/*\") { nodes { ts } pageInfo { hasNextPage endCursor } } }",
@@ -343,146 +349,6 @@ fn a_get_reads_and_changes_nothing() {
         .json();
     assert_eq!(two["errors"][0]["extensions"]["code"], "bad_request", "{two}");
     Http::request(&node.http, "DELETE", "/graphql", &[], b"").assert_problem(405, "method_not_allowed");
-}
-
-#[test]
-fn what_is_no_request_is_refused_by_name() {
-    let node = Node::single();
-    let raw = |body: &str| Http::post(&node.http, "/graphql", body);
-    raw("{").assert_problem(400, "bad_json");
-    raw("").assert_problem(400, "bad_json");
-    raw("7").assert_problem(400, "bad_request");
-    raw("{\"query\":7}").assert_problem(400, "bad_request");
-    raw("[{\"query\":\"{ node { id } }\"}]").assert_problem(400, "bad_request");
-    raw(&format!("{{\"query\":\"{}\"}}", "x".repeat(1_100_000))).assert_problem(413, "too_large");
-    for query in [
-        "",
-        "{",
-        "{ nothing }",
-        "{ node }",
-        "{ node { nothing } }",
-        "subscription { records(patterns: [\"a\"]) { __typename } }",
-    ] {
-        assert_eq!(error(&node, query, Value::Null).0, "bad_request", "{query}");
-    }
-    // Who asks for the newer media type sees it by the status, too.
-    let fields = [("Accept", "application/graphql-response+json")];
-    let answer = post(&node.http, &fields, &json!({"query": "{ nothing }"}));
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (400, Some("application/graphql-response+json"))
-    );
-    let answer = post(&node.http, &fields, &json!({"query": "{ node { id } }"}));
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, Some("application/graphql-response+json"))
-    );
-}
-
-#[test]
-fn requests_are_bounded() {
-    let node = Node::single();
-    let record = "record(source: \"a\") { history { nodes { ";
-    let deep = |pairs: usize| format!("{{ {}ts{} }}", record.repeat(pairs), " } } }".repeat(pairs));
-    let (code, message) = error(&node, &deep(4), Value::Null);
-    assert_eq!((code.as_str(), message.contains("deep")), ("bad_request", true), "{message}");
-    let (code, message) = error(
-        &node,
-        "{ records(first: 10000) { nodes { history(first: 10000) { nodes { ts } } } } }",
-        Value::Null,
-    );
-    assert_eq!((code.as_str(), message.contains("complex")), ("bad_request", true), "{message}");
-    let bomb: String =
-        (0..30).map(|n| format!(" fragment F{n} on Query {{ ...F{m} ...F{m} }}", m = n + 1)).collect();
-    let deadline = Deadline::after(Duration::from_secs(10));
-    for query in [
-        format!("{{ ...F0 }}{bomb} fragment F30 on Query {{ node {{ id }} }}"),
-        "{ ...A } fragment A on Query { ...A }".to_owned(),
-        format!("{{ a(b: {} ) }}", "[".repeat(60_000)),
-        format!("{{ {} }}", "a ".repeat(30_000)),
-        format!("{{ node {{ id {} }} }}", "@skip(if: false) ".repeat(1_000)),
-        "#".repeat(70_000),
-    ] {
-        let (code, _) = error(&node, &query, Value::Null);
-        assert!(matches!(code.as_str(), "bad_request" | "too_large"), "{code}: {query:.60}");
-    }
-    assert!(deadline.left().is_some(), "{:?}", deadline.elapsed());
-    assert_eq!(data(&node, "{ node { id } }", Value::Null), json!({"node": {"id": "a"}}));
-    // What tools send to learn the schema is let through.
-    let schema = "{ __schema { types { fields { args { type { ofType { ofType { ofType { ofType { ofType { name } } } } } } } } } } }";
-    assert!(data(&node, schema, Value::Null)["__schema"]["types"].is_array());
-}
-
-const SENSORS: &str = "sensors-secret";
-const READER: &str = "reader-secret";
-const WATCHER: &str = "watcher-secret";
-
-#[test]
-fn each_field_is_for_those_who_have_its_right() {
-    let rights = [
-        token_entry("sensors", SENSORS, "publish = [\"sensors/**\"]\nrate = 3"),
-        token_entry("reader", READER, "subscribe = [\"public/**\"]"),
-        token_entry("watcher", WATCHER, "observe = true"),
-        token_entry("ops", "ops-secret", "admin = true"),
-    ];
-    let file = RightsFile::new(&rights.concat());
-    let node = Node::start(NodeConfig::named("a").in_memory().with(&["--auth", &file.path()]));
-    let ask = |token: &str, query: &str| {
-        post(&node.http, &[("Authorization", &bearer(token))], &json!({"query": query}))
-    };
-    let seed = "mutation { publish(records: [{source: \"public/1\", data: 1}, {source: \"secret/1\", data: 1}]) { outcome } }";
-    assert_eq!(ask("ops-secret", seed).json()["data"]["publish"][1]["outcome"], "APPLIED");
-    for answer in [node.get("/graphql?query=%7Bnode%7Bid%7D%7D"), ask("wrong", "{ node { id } }")] {
-        answer.assert_problem(401, "unauthorized");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-    }
-    let code = |token: &str, query: &str| text(&ask(token, query).json()["errors"][0]["extensions"]["code"]);
-    let all = "{ records { nodes { source } } }";
-    assert_eq!(ask(READER, all).json()["data"]["records"]["nodes"], json!([{"source": "public/1"}]));
-    assert_eq!(code(READER, "{ record(source: \"secret/1\") { ts } }"), "forbidden");
-    assert_eq!(code(READER, "{ members { id } }"), "forbidden");
-    assert_eq!(code(SENSORS, all), "forbidden");
-    assert_eq!(ask(WATCHER, "{ node { id } members { id } }").json()["data"]["node"]["id"], "a");
-    assert_eq!(code(WATCHER, all), "forbidden");
-    let publish = |source: &str| {
-        format!(
-            "mutation {{ publish(records: [{{source: \"{source}\", data: 1}}]) {{ outcome error {{ code retryAfterMs }} }} }}"
-        )
-    };
-    let result =
-        |token: &str, source: &str| ask(token, &publish(source)).json()["data"]["publish"][0].clone();
-    assert_eq!(result(READER, "public/1")["error"]["code"], "forbidden");
-    assert_eq!(result(SENSORS, "other/1")["error"]["code"], "forbidden");
-    assert_eq!(result(SENSORS, "sensors/1")["outcome"], "APPLIED");
-    let ten: Vec<String> = (0..10).map(|n| format!("{{source: \"sensors/{n}\", data: 1}}")).collect();
-    let query = format!(
-        "mutation {{ publish(records: [{}]) {{ outcome error {{ code retryAfterMs }} }} }}",
-        ten.join(", ")
-    );
-    let results = ask(SENSORS, &query).json()["data"]["publish"].clone();
-    let results = results.as_array().expect("results");
-    let over = results.iter().find(|result| !result["error"].is_null()).expect("more than the rate");
-    assert_eq!(over["error"]["code"], "rate_limited");
-    assert!(over["error"]["retryAfterMs"].as_u64().is_some_and(|ms| ms > 0), "{over}");
-}
-
-#[test]
-fn other_pages_and_names_are_refused() {
-    let node = Node::single();
-    let foreign = [("Origin", "https://evil.example")];
-    let request = json!({"query": "mutation { publish(records: [{source: \"o/1\", data: 1}]) { ts } }"});
-    let refused = post(&node.http, &foreign, &request);
-    refused.assert_problem(403, "forbidden");
-    assert!(refused.header("access-control-allow-origin").is_none() && node.latest("o/1").is_none());
-    post(&node.http, &[("Host", "evil.example")], &request).assert_problem(403, "forbidden");
-    let own = format!("http://{}", node.http);
-    let allowed = post(&node.http, &[("Origin", &own)], &request);
-    assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, Some(own.as_str())));
-    let fields = [("Host", node.http.as_str()), ("Origin", "https://evil.example")];
-    match shake_with(&node.http, "/graphql", &["graphql-transport-ws"], &fields) {
-        Handshake::Refused(answer) => answer.assert_problem(403, "forbidden"),
-        Handshake::Open(..) => panic!("a page of another host has connected"),
-    }
 }
 
 /// Builds without the feature say so; builds with it serve a page that loads nothing from elsewhere.

@@ -104,6 +104,33 @@ fn refusals_are_problems_with_their_status() {
     assert!(node.latest("a").is_none());
 }
 
+/// An answer of failure must say that the record was taken all the same, or a client would publish it anew. A member
+/// that does not answer is waited for until it is dead, at most five seconds.
+#[test]
+fn a_level_that_is_not_reached_is_504_and_the_record_is_applied() {
+    let cluster = Cluster::configured(2, |config| NodeConfig { profile: "wan", ..config });
+    cluster[1].signal("STOP");
+    let body = r#"{"source":"late","ts":1000,"data":1}"#;
+    let answer = Http::post(&cluster[0].http, "/v1/publish?ack=replicated", body);
+    let said = answer.json();
+    match answer.status {
+        200 => {
+            let state = cluster[0].member_state("b");
+            assert_eq!((&said["nodes"], state.as_deref()), (&json!(1), Some("dead")), "{answer:?}");
+        }
+        _ => {
+            answer.assert_problem(504, "timeout");
+            assert_eq!((&said["applied"], &said["ts"]), (&json!(true), &json!(1000)), "{answer:?}");
+            assert_eq!((&said["nodes"], &said["temporary"]), (&json!(1), &json!(true)), "{answer:?}");
+        }
+    }
+    assert_eq!(cluster[0].latest("late").map(|record| record["data"].clone()), Some(json!(1)));
+    cluster[1].signal("CONT");
+    cluster.wait_whole();
+    let again = Http::post(&cluster[0].http, "/v1/publish?ack=replicated", body).json();
+    assert_eq!((&again["outcome"], &again["nodes"]), (&json!("duplicate"), &json!(2)), "{again}");
+}
+
 #[test]
 fn publish_many() {
     let node = Node::single();
@@ -179,7 +206,8 @@ fn history_is_newest_first_bounded_and_paged() {
     let inner = datas(&part);
     assert!(inner.contains(&json!(8)) && inner.contains(&json!(7)) && !inner.contains(&json!(10)), "{part}");
     let mut seen = Vec::new();
-    let mut after = String::new();
+    // An empty cursor is the beginning. Lists of sources took it, and histories did not.
+    let mut after = "&after=".to_owned();
     for _ in 0..10 {
         let page = node.get(&format!("/v1/sources/h/history?limit=3{after}")).json();
         let records = datas(&page);

@@ -24,6 +24,7 @@ mod extend_partition;
 mod filters;
 mod forgery;
 mod graphql;
+mod graphql_refusals;
 mod graphql_ws;
 mod guide;
 mod healing;

@@ -35,6 +35,8 @@ pub(super) struct FoundPage {
     pub(super) records: Vec<(String, SharedRecord)>,
     /// Whether there are more behind them.
     pub(super) has_next_page: bool,
+    /// Whether the page was asked for by a cursor, so that there is something before it.
+    pub(super) has_previous_page: bool,
 }
 
 /// The complexity of a page: that of its records, as often as there may be records, and its own.
@@ -73,7 +75,9 @@ pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<
         pattern = access.rights().narrowed(pattern);
     }
     requester.charge(PLACES_BYTES)?;
-    let (mut after, mut records, mut bytes) = (asked.after, Vec::new(), 0);
+    let mut after = asked.after.filter(|after| !after.is_empty());
+    let has_previous_page = after.is_some();
+    let (mut records, mut bytes) = (Vec::new(), 0);
     loop {
         // One more than needed tells whether there is a next page.
         let wanted = (limit + 1 - records.len()).min(FOUND_MAX);
@@ -92,14 +96,14 @@ pub(super) async fn latest(requester: &Requester, asked: LatestAsked) -> Result<
         for record in found {
             after = Some(record.source.as_str().to_owned());
             if records.len() == limit || bytes >= PAGE_DATA_BYTES {
-                return Ok(FoundPage { records, has_next_page: true });
+                return Ok(FoundPage { records, has_next_page: true, has_previous_page });
             }
             requester.charge(RECORD_BYTES)?;
             bytes += RECORD_BYTES + record.payload.bytes().len();
             records.push((record.source.as_str().to_owned(), record));
         }
         if is_last {
-            return Ok(FoundPage { records, has_next_page: false });
+            return Ok(FoundPage { records, has_next_page: false, has_previous_page });
         }
     }
 }
@@ -142,8 +146,9 @@ pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Resul
         from_us: asked.from.map_or(0, |from| from.0),
         to_us: asked.to.map_or(TS_MAX, |to| to.0),
         limit: 0,
-        after: asked.after.as_deref().map(cursor_of).transpose()?,
+        after: asked.after.as_deref().filter(|after| !after.is_empty()).map(cursor_of).transpose()?,
     };
+    let has_previous_page = query.after.is_some();
     let mut records = Vec::new();
     loop {
         query.limit = (limit - records.len()).min(chunk_max);
@@ -166,7 +171,7 @@ pub(super) async fn history(requester: &Requester, asked: HistoryAsked) -> Resul
             records.push((HistoryCursor(record.stamp).to_string(), Arc::new(record)));
         }
         if is_last || records.len() >= limit {
-            return Ok(FoundPage { records, has_next_page: !is_last });
+            return Ok(FoundPage { records, has_next_page: !is_last, has_previous_page });
         }
     }
 }

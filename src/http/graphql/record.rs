@@ -125,15 +125,18 @@ impl From<&Record> for GraphqlRecord {
 pub(super) struct RecordConnection {
     edges: Vec<RecordEdge>,
     has_next_page: bool,
+    has_previous_page: bool,
 }
 
 impl From<FoundPage> for RecordConnection {
-    fn from(FoundPage { records, has_next_page }: FoundPage) -> RecordConnection {
+    fn from(found: FoundPage) -> RecordConnection {
+        let FoundPage { records, has_next_page, has_previous_page } = found;
         let edge = |(cursor, record): (String, SharedRecord)| RecordEdge {
             cursor,
             node: GraphqlRecord::from(&*record),
         };
-        RecordConnection { edges: records.into_iter().map(edge).collect(), has_next_page }
+        let edges = records.into_iter().map(edge).collect();
+        RecordConnection { edges, has_next_page, has_previous_page }
     }
 }
 
@@ -150,10 +153,15 @@ impl RecordConnection {
         self.edges.iter().map(|edge| &edge.node).collect()
     }
 
-    /// Where the page ends.
+    /// Where the page begins and ends.
     async fn page_info(&self) -> GraphqlPageInfo {
-        let end_cursor = self.edges.last().map(|edge| edge.cursor.clone());
-        GraphqlPageInfo { has_next_page: self.has_next_page, end_cursor }
+        let cursor = |edge: Option<&RecordEdge>| edge.map(|edge| edge.cursor.clone());
+        GraphqlPageInfo {
+            has_next_page: self.has_next_page,
+            has_previous_page: self.has_previous_page,
+            start_cursor: cursor(self.edges.first()),
+            end_cursor: cursor(self.edges.last()),
+        }
     }
 }
 
@@ -166,12 +174,16 @@ pub(super) struct RecordEdge {
     node: GraphqlRecord,
 }
 
-/// Where a page ends.
+/// Where a page begins and ends.
 #[derive(SimpleObject, Clone, Debug)]
 #[graphql(name = "PageInfo")]
 pub(super) struct GraphqlPageInfo {
     /// Whether there is more behind the page.
     has_next_page: bool,
+    /// Whether the page was asked for by a cursor, so that there is something before it.
+    has_previous_page: bool,
+    /// Cursor of the first record of the page; null if it is empty.
+    start_cursor: Option<String>,
     /// Cursor of the last record of the page; null if it is empty.
     end_cursor: Option<String>,
 }
