@@ -162,6 +162,8 @@ fn strangers_stay_strangers() {
     crate::harness::wait::throughout("nobody meets", Duration::from_secs(2), || {
         strange.alive() <= 1 && ours[0].alive() == 2 && strange.latest("secret").is_none()
     });
+    let ignored = ours[0].metric("anode_gossip_datagrams_ignored_total", &[]);
+    assert!(ignored > 0.0, "what strangers send is counted");
 }
 
 /// Nodes talk to each other only through their advertised addresses, so a network that translates addresses

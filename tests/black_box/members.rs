@@ -1,8 +1,9 @@
 //! The members of a cluster as the members themselves see them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::command::{binary, run};
 use crate::harness::wait::{self, PATIENCE};
@@ -158,6 +159,31 @@ fn everyone_learns_of_everyone() {
         let list = members["members"].as_array().cloned().unwrap_or_default();
         list.iter().any(|member| member["rtt_us"].as_u64().is_some_and(|rtt| rtt > 0)).then_some(())
     });
+}
+
+/// A client goes on at a member that it was greeted with, so dead ones are of no use to it. In a large cluster it is told
+/// of 16.
+#[test]
+fn a_greeting_names_up_to_sixteen_members_that_live() {
+    let mut cluster = Cluster::configured(18, |config| config.in_memory().with(&["--workers", "1"]));
+    let named = |node: &Node| -> BTreeMap<String, String> {
+        let connected = node.publisher().connected;
+        let members = connected["members"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let named: BTreeMap<_, _> =
+            members.iter().map(|member| (text(&member["id"]), text(&member["http"]))).collect();
+        assert_eq!(named.len(), members.len(), "one is named twice: {connected}");
+        named
+    };
+    assert_eq!(named(&cluster[0]).len(), 16);
+    let dead: Vec<String> = (14..18).map(|at| cluster[at].id.clone()).collect();
+    (14..18).for_each(|at| cluster[at].kill9());
+    for id in &dead {
+        cluster[0].wait_member(id, "dead", PATIENCE * 2);
+    }
+    let living: BTreeMap<_, _> =
+        cluster.nodes[..14].iter().map(|node| (node.id.clone(), node.http.clone())).collect();
+    assert_eq!(named(&cluster[0]), living);
 }
 
 /// A client that connects as soon as the ready line is printed needs other members to fall back to, and a

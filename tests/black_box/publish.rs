@@ -317,6 +317,24 @@ fn a_full_map_refuses_new_sources_only() {
     assert_eq!(client.publish(json!({"source": "m/0", "data": "small"}))["result"]["outcome"], "applied");
 }
 
+/// What one node has taken must be held by all, so a full map is no reason to refuse what comes from a peer.
+#[test]
+fn a_full_map_takes_what_comes_from_peers() {
+    let first = Node::start(NodeConfig::named("a").in_memory());
+    let small = ["--max-memory", "4194304", "--history", "1"];
+    let full = Node::start(NodeConfig::joining("b", &first).in_memory().with(&small));
+    let data = "x".repeat(60_000);
+    let is_full =
+        (0..200).any(|index| full.post(json!({"source": format!("m/{index}"), "data": data})).status == 503);
+    assert!(is_full, "200 records of 60 KB fit into 4 MiB");
+    for index in 0..10 {
+        let source = format!("peer/{index}");
+        let ts = first.put(&source, json!(data));
+        full.wait_ts(&source, ts);
+    }
+    full.post(json!({"source": "own", "data": data})).assert_problem(503, "overloaded");
+}
+
 #[test]
 fn protobuf_says_the_same() {
     let node = Node::single();
@@ -372,6 +390,7 @@ fn bad_url_parameters_are_refused_before_the_upgrade() {
     for path in ["/publish?ack=best", "/publish?ack=", "/publish?colour=red", "/publish?source=a"] {
         let answer = crate::harness::ws::refused(&node.http, path, &[]);
         answer.assert_problem(400, "bad_request");
+        assert_eq!(answer.header("sec-websocket-version"), None, "the handshake is good: {answer:?}");
     }
     let answer = crate::harness::ws::refused(&node.http, "/elsewhere", &[]);
     assert_eq!(answer.status, 404, "{answer:?}");

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::command::{binary, run};
 use crate::harness::{Node, NodeConfig, anode, json as parse};
+use crate::terminal_top::on_a_terminal;
 
 fn url(node: &Node) -> String {
     format!("http://{}", node.http)
@@ -80,6 +81,28 @@ fn refused_lines_are_named_by_their_numbers_and_the_rest_goes_on() {
     assert!(output.code == Some(2) && output.stderr.contains("/no/such/file"), "{output:?}");
     let output = anode(&["import", "/dev/null", "--url", &url(&node)]);
     assert!(output.code == Some(0) && output.stderr.contains("0 records"), "{output:?}");
+}
+
+/// At a terminal, work that takes long shows how far it is, and the line gives way to the summary at the end.
+#[test]
+fn long_work_shows_its_progress() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, from: usize| {
+        let lines: String =
+            (from..from + 600).map(|at| format!("{{\"source\":\"p/{at}\",\"data\":{at}}}\n")).collect();
+        let path = folder.path().join(name);
+        std::fs::write(&path, lines).expect("written");
+        path.display().to_string()
+    };
+    let (first, second) = (file("first", 0), file("second", 600));
+    let import = format!("{} import --url {}", env!("CARGO_BIN_EXE_anode"), url(&node));
+    let line = format!("sh -c 'for file in {first} {second}; do sleep 1; cat $file; done | {import}'");
+    let output = on_a_terminal(&line, 30);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let (before, summary) = output.stdout.split_once("imported 1,200 records").expect("a summary");
+    assert!(before.contains(" records, ") && before.contains(" records/s"), "no progress: {output:?}");
+    assert!(summary.contains("1200 applied"), "{output:?}");
 }
 
 #[test]

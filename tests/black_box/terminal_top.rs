@@ -10,7 +10,7 @@ use crate::harness::{Cluster, Output, anode, eventually, json as parse, ports};
 
 /// Runs a command line of the shell on a terminal of 80 columns and 24 lines for some seconds, and returns all that it
 /// wrote there.
-fn on_a_terminal(line: &str, seconds: u32) -> Output {
+pub fn on_a_terminal(line: &str, seconds: u32) -> Output {
     let line = format!("stty cols 80 rows 24; timeout --foreground -s INT {seconds} {line}");
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
