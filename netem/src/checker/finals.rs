@@ -101,13 +101,14 @@ pub(super) fn judge_shown(
         .then(|| evidence.witness(at_us, source, version.ts, node, "nobody offered this record".to_owned()));
     ledger.check(Promise::OnlyAccepted, witness);
     if let Some(end_us) = explained.flatten() {
-        let is_late = end_us.saturating_add(evidence.clock_slack_us) < evidence.wall_us(at_us);
-        let witness = is_late.then(|| {
-            let late_us = evidence.wall_us(at_us).saturating_sub(end_us);
+        let late_us = evidence.wall_us(at_us).saturating_sub(end_us);
+        let witness = (late_us > evidence.clock_slack_us).then(|| {
             let detail = format!("it is shown {} ms after the end of its time to live", late_us / 1_000);
             evidence.witness(at_us, source, version.ts, node, detail)
         });
-        ledger.check(Promise::NothingReturns, witness);
+        // The end of a value is told by a thread that needs a processor for it.
+        let is_scarce = witness.is_some() && evidence.waits.is_scarce(at_us.saturating_sub(late_us), at_us);
+        ledger.check_time(Promise::NothingReturns, is_scarce, witness);
     }
 }
 
