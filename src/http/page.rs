@@ -9,18 +9,23 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::app::{App, typed};
-use super::leased::{leased_body, resize};
+use super::leased::{leased_pieces, resize};
 use super::problem::Problem;
 use crate::cluster::members::{KeyStatus, MemberInfo};
 use crate::memory::{Lease, MemoryUse};
-use crate::protocol::json::write_record;
+use crate::protocol::json::{write_record, write_up_to_data};
 use crate::record::{Payload, Record};
 
 /// Size in bytes at which a page ends, whatever its limit, so that one request cannot cost a node more.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes from which on the data of a record is not copied into a page.
+const SHARED_BYTES_MIN: usize = 4 * 1024;
+/// Most bytes of a piece of a page with several records.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of the JSON of a record besides its data, as most records have them.
 const RECORD_FRAME_BYTES: usize = 512;
 
@@ -107,7 +112,14 @@ impl<'a> MemberList<'a> {
 
 /// A page of records while it is written: `{"records":[…],"after":…}`. Its memory is leased as it grows.
 pub(super) struct RecordPage {
-    out: Vec<u8>,
+    /// The pieces that are complete. Large data is a piece by itself, which it shares with its record.
+    pieces: Vec<Bytes>,
+    /// Length of the complete pieces in bytes.
+    len: usize,
+    /// Memory of the complete pieces in bytes.
+    held_bytes: usize,
+    /// The piece that is being written.
+    piece: Vec<u8>,
     lease: Lease,
     is_empty: bool,
     /// Size in bytes at which the page ends.
@@ -120,46 +132,85 @@ impl RecordPage {
     pub(super) fn new(app: &App) -> RecordPage {
         let memory = app.node.memory();
         let bytes_max = PAGE_BYTES_MAX.min(memory.holder_max() / 2);
-        RecordPage { out: b"{\"records\":[".to_vec(), lease: memory.lease(), is_empty: true, bytes_max }
+        let piece = b"{\"records\":[".to_vec();
+        let lease = memory.lease();
+        RecordPage { pieces: Vec::new(), len: 0, held_bytes: 0, piece, lease, is_empty: true, bytes_max }
     }
 
     /// Adds a record, or refuses the request if there is no memory for it.
     pub(super) fn push(&mut self, app: &App, record: &Record) -> Result<(), Problem> {
-        let data = match &record.payload {
+        let shared = match &record.payload {
+            Payload::Json(data) if data.len() >= SHARED_BYTES_MIN => Some(data),
+            _ => None,
+        };
+        let data_bytes = match &record.payload {
             Payload::Binary(bytes) => bytes.len().div_ceil(3) * 4,
             payload => payload.bytes().len(),
         };
-        // The memory grows by small parts, because a page that becomes twice as large at once may need more than a
-        // request may have.
-        let wanted = RECORD_FRAME_BYTES + data;
-        if self.out.capacity() - self.out.len() < wanted {
-            self.out.reserve_exact(wanted.max(self.out.len() / 4));
-        }
+        self.make_room(RECORD_FRAME_BYTES + if shared.is_some() { 0 } else { data_bytes });
         if !self.is_empty {
-            self.out.push(b',');
+            self.piece.push(b',');
         }
         self.is_empty = false;
-        write_record(&mut self.out, record, false);
-        match self.out.capacity() == self.lease.bytes() {
-            true => Ok(()),
-            false => resize(app, MemoryUse::Pages, &mut self.lease, self.out.capacity()),
+        match shared {
+            None => write_record(&mut self.piece, record, false),
+            Some(data) => {
+                write_up_to_data(&mut self.piece, record);
+                self.end_piece();
+                self.len += data.len();
+                self.held_bytes += data.len();
+                self.pieces.push(data.clone());
+                self.piece.push(b'}');
+            }
         }
+        let held_bytes = self.memory_bytes();
+        match held_bytes == self.lease.bytes() {
+            true => Ok(()),
+            false => resize(app, MemoryUse::Pages, &mut self.lease, held_bytes),
+        }
+    }
+
+    /// Makes room for so many bytes in the piece that is being written, or begins another one. Large pieces never grow,
+    /// since their bytes would be copied to new memory each time.
+    fn make_room(&mut self, wanted: usize) {
+        if self.piece.capacity() - self.piece.len() >= wanted {
+            return;
+        }
+        if self.piece.len() + wanted > PIECE_BYTES {
+            self.end_piece();
+        }
+        self.piece.reserve_exact(wanted.max(self.piece.len()));
+    }
+
+    /// Completes the piece that is being written.
+    fn end_piece(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        self.len += piece.len();
+        self.held_bytes += piece.capacity();
+        self.pieces.push(piece.into());
+    }
+
+    /// Memory of all pieces in bytes.
+    fn memory_bytes(&self) -> usize {
+        self.held_bytes + self.piece.capacity()
     }
 
     /// Returns whether the page has as many bytes as it may have.
     pub(super) fn is_full(&self) -> bool {
-        self.out.len() >= self.bytes_max
+        self.len + self.piece.len() >= self.bytes_max
     }
 
     /// The answer with the whole page. `after` is the cursor of the next page, if there is a next page.
     pub(super) fn finish(mut self, app: &App, after: Option<&str>) -> Result<Response, Problem> {
         // Serializing an optional string cannot fail.
         let after = serde_json::to_string(&after).unwrap_or_default();
-        self.out.extend_from_slice(b"],\"after\":");
-        self.out.extend_from_slice(after.as_bytes());
-        self.out.push(b'}');
-        self.out.shrink_to_fit();
-        resize(app, MemoryUse::Pages, &mut self.lease, self.out.capacity())?;
-        Ok(typed("application/json", leased_body(self.out, self.lease)))
+        self.piece.extend_from_slice(b"],\"after\":");
+        self.piece.extend_from_slice(after.as_bytes());
+        self.piece.push(b'}');
+        self.piece.shrink_to_fit();
+        self.end_piece();
+        let held_bytes = self.memory_bytes();
+        resize(app, MemoryUse::Pages, &mut self.lease, held_bytes)?;
+        Ok(typed("application/json", leased_pieces(self.pieces, self.lease)))
     }
 }

@@ -16,5 +16,5 @@ pub use publish::publish_frame;
 pub use subscribe::{subscribe_frame, write_notice};
 pub use write::{
     write_gone, write_publish_answers, write_published, write_record, write_refusal, write_refusal_facts,
-    write_string,
+    write_string, write_up_to_data,
 };

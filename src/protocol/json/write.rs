@@ -40,17 +40,10 @@ const FIELDS_BYTES_MAX: usize = 80;
 /// Appends a record as subscribers see it. With `as_deleted` it is written as a deletion, because its time to
 /// live has ended.
 pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
-    let (source, origin) = (record.source.as_str(), record.birth.origin.as_bytes());
     // This is the only allocation unless the name has escapes or the data is written as base64.
-    out.reserve(FIELDS_BYTES_MAX + source.len() + origin.len() + record.payload.bytes().len());
-    out.extend_from_slice(b"{\"source\":");
-    write_string(out, source);
-    out.extend_from_slice(b",\"ts\":");
-    decimal(out, record.stamp.ts);
-    out.extend_from_slice(b",\"origin\":\"");
-    // Names of nodes never contain a character that JSON escapes.
-    out.extend_from_slice(origin);
-    out.push(b'"');
+    let (source, origin) = (record.source.as_str().len(), record.birth.origin.as_bytes().len());
+    out.reserve(FIELDS_BYTES_MAX + source + origin + record.payload.bytes().len());
+    write_fields(out, record);
     match &record.payload {
         Payload::Json(bytes) if !as_deleted => {
             out.extend_from_slice(b",\"data\":");
@@ -67,6 +60,27 @@ pub fn write_record(out: &mut Vec<u8>, record: &Record, as_deleted: bool) {
         _ => out.extend_from_slice(b",\"deleted\":true"),
     }
     out.push(b'}');
+}
+
+/// Appends a record whose data is JSON, up to its data. The data is to follow, and a brace that ends the record.
+pub fn write_up_to_data(out: &mut Vec<u8>, record: &Record) {
+    debug_assert!(matches!(record.payload, Payload::Json(_)));
+    write_fields(out, record);
+    out.extend_from_slice(b",\"data\":");
+}
+
+/// Appends the fields of a record that are before its data.
+#[inline(always)]
+fn write_fields(out: &mut Vec<u8>, record: &Record) {
+    let (source, origin) = (record.source.as_str(), record.birth.origin.as_bytes());
+    out.extend_from_slice(b"{\"source\":");
+    write_string(out, source);
+    out.extend_from_slice(b",\"ts\":");
+    decimal(out, record.stamp.ts);
+    out.extend_from_slice(b",\"origin\":\"");
+    // Names of nodes never contain a character that JSON escapes.
+    out.extend_from_slice(origin);
+    out.push(b'"');
 }
 
 /// Appends the message that a record is not shown any longer, because a filter is not true of it.
