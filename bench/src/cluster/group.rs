@@ -12,7 +12,9 @@ use crate::node;
 use crate::propagation::Cluster;
 
 /// How long the servers may take to find each other.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Number of times that the servers of NATS are started if they do not find each other.
+const STARTS_MAX: usize = 3;
 
 /// Servers are at rest while all of them together use fewer cores than this.
 const RESTING_CORES: f64 = 0.1;
@@ -89,8 +91,19 @@ impl Drop for Nats {
 }
 
 impl Nats {
-    /// Starts `count` servers that know each other.
+    /// Starts `count` servers that know each other. An address that was free may be taken by a connection before its
+    /// server listens there, and the server ends: then all are started again.
     pub fn start(program: &Path, folder: &Path, count: usize) -> Outcome<Vec<Nats>> {
+        for _ in 1..STARTS_MAX {
+            match Nats::start_once(program, folder, count) {
+                Ok(servers) => return Ok(servers),
+                Err(error) => println!("    NATS is started again: {error}"),
+            }
+        }
+        Nats::start_once(program, folder, count)
+    }
+
+    fn start_once(program: &Path, folder: &Path, count: usize) -> Outcome<Vec<Nats>> {
         std::fs::create_dir_all(folder)?;
         let routes: Vec<String> = (0..count).map(|_| free_address()).collect::<Outcome<_>>()?;
         let all = routes.iter().map(|route| format!("\"nats://{route}\"")).collect::<Vec<_>>().join(", ");
