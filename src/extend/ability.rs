@@ -3,18 +3,20 @@
 //! A member that is ready to run definitions tells the record `$extend/NODE`:
 //! `{"boot":…,"cannot":{"pull/weather":"WEATHER_KEY is not set in the environment"}}`. It is a candidate from then on,
 //! for everything but what it cannot run. A member of which there is no such record of its present life is no candidate:
-//! it runs a program without extensions, or is not ready. Nothing is told while a cluster has no definition.
+//! it runs a program without extensions, or is not ready. A member that stops, or is not ready any longer, deletes the
+//! record, so that others go on at once. Nothing is told while a cluster has no definition.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::host::ExtendHost;
+use super::system_record::{read_kept, tell_system};
 use crate::cluster::members::State;
-use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::draft::DraftPayload;
 use crate::protocol::extension::ABILITY_PREFIX;
 use crate::protocol::refusal::Refusal;
+use crate::record::NodeName;
 
 /// Most bytes of the reasons of one member, so that the record stays small whatever definitions there are.
 const REASON_BYTES_MAX: usize = 160;
@@ -36,8 +38,7 @@ impl Ability {
     /// An ability of a member in its life `boot` with the tasks that it cannot run.
     pub fn new(boot: u64, cannot: impl IntoIterator<Item = (String, String)>) -> Ability {
         let shortened = cannot.into_iter().map(|(task, mut reason)| {
-            let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
-            reason.truncate(end.unwrap_or(0));
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
             (task, reason)
         });
         Ability { boot, cannot: shortened.collect() }
@@ -46,34 +47,53 @@ impl Ability {
     /// Tells this as the ability of the node.
     pub fn tell(&self, host: &dyn ExtendHost) -> Result<(), Refusal> {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        let draft = Draft {
-            source: Cow::Owned(format!("{ABILITY_PREFIX}{}", host.name())),
-            ts: None,
-            payload: DraftPayload::Json(&text),
-            ttl_ms: 0,
-            ack: None,
-        };
-        host.tell(&draft).map(drop)
+        tell_system(host, &record_of(host.name()), DraftPayload::Json(&text))
+    }
+
+    /// Returns whether the member can run a task.
+    pub fn can(&self, task: &str) -> bool {
+        !self.cannot.contains_key(task)
     }
 }
 
-/// The boot number of the present life of this node, as other members see it.
-pub fn own_boot(host: &dyn ExtendHost) -> Option<u64> {
-    let members = host.members();
-    let own = members.iter().find(|member| member.identity.name.as_str() == host.name());
-    own.map(|member| member.identity.boot)
+/// Tells that the node is no candidate any longer.
+pub fn withdraw(host: &dyn ExtendHost) -> Result<(), Refusal> {
+    tell_system(host, &record_of(host.name()), DraftPayload::Deleted)
 }
 
-/// The members that take part and have told what they can run in their present life. A suspect is no candidate: if it is
-/// dead, nobody waits for its end, and if it is not, two members run the same for a moment.
-pub fn candidates(host: &dyn ExtendHost) -> Abilities {
+/// Name of the record by which a member tells what it cannot run.
+fn record_of(member: &str) -> String {
+    format!("{ABILITY_PREFIX}{member}")
+}
+
+/// A member as its node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenMember {
+    /// Name of the member.
+    pub name: NodeName,
+    /// Boot number of its present life.
+    pub boot: u64,
+    /// It takes part. A suspect does not: if it is dead, nobody waits for its end, and if it is not, it stops running what
+    /// another one has taken, and gets it back.
+    pub is_alive: bool,
+}
+
+/// All members that a node sees.
+pub fn seen_members(host: &dyn ExtendHost) -> Vec<SeenMember> {
     let members = host.members();
-    let alive = members.iter().filter(|member| member.state == State::Alive);
-    let told = alive.filter_map(|member| {
-        let name = member.identity.name.as_str();
-        let record = host.get(&format!("{ABILITY_PREFIX}{name}"))?;
-        let ability: Ability = serde_json::from_slice(record.payload.bytes()).ok()?;
-        (ability.boot == member.identity.boot).then(|| (name.to_owned(), ability))
+    let seen = members.iter().map(|member| SeenMember {
+        name: member.identity.name.clone(),
+        boot: member.identity.boot,
+        is_alive: member.state == State::Alive,
+    });
+    seen.collect()
+}
+
+/// Those of the members that take part and have told what they can run in their present life.
+pub fn candidates(host: &dyn ExtendHost, seen: &[SeenMember]) -> Abilities {
+    let told = seen.iter().filter(|member| member.is_alive).filter_map(|member| {
+        let ability: Ability = read_kept(&*host.get(&record_of(member.name.as_str()))?)?;
+        (ability.boot == member.boot).then(|| (member.name.as_str().to_owned(), ability))
     });
     told.collect()
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::ability::candidates;
+use super::ability::{candidates, seen_members};
+use super::claim::RunClaim;
 use super::definition::Definition;
 use super::election;
 use super::host::ExtendHost;
@@ -44,6 +45,11 @@ impl Directory {
         has_changed
     }
 
+    /// The definition of this kind and name, if there is one.
+    pub fn get(&self, key: &(ExtensionKind, ExtensionName)) -> Option<&Rc<Definition>> {
+        self.definitions.get(key)
+    }
+
     /// All definitions, in the order of kinds and names.
     pub fn all(&self) -> impl Iterator<Item = &Rc<Definition>> {
         self.definitions.values()
@@ -73,13 +79,16 @@ fn records(kind: ExtensionKind, host: &dyn ExtendHost) -> Vec<SharedRecord> {
 
 /// What a node knows of all definitions of a kind.
 pub fn list(kind: ExtensionKind, host: &dyn ExtendHost) -> Vec<ListedExtension> {
-    let candidates = candidates(host);
+    let candidates = candidates(host, &seen_members(host));
     let listed = records(kind, host).into_iter().filter_map(|record| {
         let (_, name) = ExtensionKind::of_record(record.source.as_str())?;
         let task = format!("{}/{name}", kind.as_str());
-        let able = candidates.iter().filter(|(_, ability)| !ability.cannot.contains_key(&task));
-        let runner = election::runner(&task, able.map(|(member, _)| member.as_str()))
-            .filter(|_| kinds::is_run_by_one(kind));
+        let claim =
+            RunClaim::read(host, &kind.claim_name(&name)).filter(|claim| claim.holds(&task, &candidates));
+        let runner = match claim {
+            Some(claim) => Some(claim.runner),
+            None => election::elect(&task, &candidates).map(str::to_owned),
+        };
         let reasons = candidates.iter().filter_map(|(member, ability)| {
             ability.cannot.get(&task).map(|reason| (member.clone(), reason.clone()))
         });
@@ -87,7 +96,7 @@ pub fn list(kind: ExtensionKind, host: &dyn ExtendHost) -> Vec<ListedExtension> 
         Some(ListedExtension {
             ts: record.stamp.ts,
             definition: record.payload.bytes().to_vec(),
-            runner: runner.map(str::to_owned),
+            runner: runner.filter(|_| kinds::is_run_by_one(kind)),
             cannot: reasons.collect(),
             state: state.map(|state| state.payload.bytes().to_vec()),
             name,

@@ -6,19 +6,31 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Returns the candidate that runs the task; `None` without a candidate. The order of the candidates does not matter.
-pub fn runner<'a>(task: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates.into_iter().max_by_key(|candidate| (weight(task, candidate), *candidate))
+use super::ability::Abilities;
+
+/// Returns the candidate that should run the task, among those that can.
+pub fn elect<'a>(task: &str, candidates: &'a Abilities) -> Option<&'a str> {
+    let able = candidates.iter().filter(|(_, ability)| ability.can(task));
+    runner(task, able.map(|(member, _)| member.as_str()))
 }
 
-/// The weight of a member for a task: the same at every node, whatever version of the program it runs.
-fn weight(task: &str, member: &str) -> u64 {
-    let mut both = Vec::with_capacity(task.len() + 1 + member.len());
+/// Returns the candidate that runs the task; `None` without a candidate. The order of the candidates does not matter.
+pub fn runner<'a>(task: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut both = Vec::with_capacity(task.len() + 64);
     both.extend_from_slice(task.as_bytes());
     // No name has this byte, so no two pairs have the same text.
     both.push(0);
-    both.extend_from_slice(member.as_bytes());
-    xxh3_64(&both)
+    candidates.into_iter().max_by_key(|candidate| {
+        both.truncate(task.len() + 1);
+        both.extend_from_slice(candidate.as_bytes());
+        (weight(&both), *candidate)
+    })
+}
+
+/// The weight of a member for a task, of which `both` has the names with a zero between them: the same at every node,
+/// whatever version of the program it runs.
+fn weight(both: &[u8]) -> u64 {
+    xxh3_64(both)
 }
 
 #[cfg(test)]
@@ -35,7 +47,11 @@ mod tests {
     fn nodes_of_all_versions_elect_the_same() {
         // The numbers are part of what nodes agree on.
         assert_eq!(runner("pull/weather", ["a", "b", "c"]), runner("pull/weather", ["c", "a", "b"]));
-        assert_eq!(weight("pull/weather", "a"), xxh3_64(b"pull/weather\0a"));
+        assert_eq!(weight(b"pull/weather\0a"), xxh3_64(b"pull/weather\0a"));
+        let heaviest = ["a", "b", "c"]
+            .into_iter()
+            .max_by_key(|member| xxh3_64(format!("pull/weather\0{member}").as_bytes()));
+        assert_eq!(runner("pull/weather", ["a", "b", "c"]), heaviest);
         assert_eq!(runner("pull/weather", []), None);
     }
 

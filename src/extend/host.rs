@@ -62,6 +62,8 @@ pub trait ExtendHost: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct SystemChanges {
     has_changed: AtomicBool,
+    /// A record that names the member which runs a definition has changed.
+    claims_changed: AtomicBool,
     changed: Notify,
     /// The same for those who keep the middlewares.
     middlewares_changed: Notify,
@@ -77,12 +79,20 @@ impl SystemChanges {
     }
 
     /// States change all the time while definitions run, and nobody here reads them but those of middlewares, which
-    /// say what is switched off.
+    /// say what is switched off. Records that name runners change by the thousand when a member dies: they wake nobody,
+    /// and are looked at when the supervisor looks anyway.
     #[cold]
     fn note(&self, source: &str) {
-        if !source.ends_with("/state") || source.starts_with("$middleware/") {
+        if source.ends_with("/runner") {
+            self.claims_changed.store(true, Release);
+        } else if !source.ends_with("/state") || source.starts_with("$middleware/") {
             self.has_changed.store(true, Release);
         }
+    }
+
+    /// Returns whether a record that names a runner has changed since the last call.
+    pub fn take_claims_changed(&self) -> bool {
+        self.claims_changed.load(Relaxed) && self.claims_changed.swap(false, Acquire)
     }
 
     /// Wakes the thread if something has changed since the last call. To be called at the end of a turn.
@@ -119,10 +129,11 @@ mod tests {
             changes.wake_if_changed();
             pin!(changes.changed()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
         };
-        for other in ["a", "pull/a", "$pull/a/state"] {
+        for other in ["a", "pull/a", "$pull/a/state", "$pull/a/runner"] {
             changes.handle_change(other);
             assert!(!is_woken(&changes), "{other}");
         }
+        assert!(changes.take_claims_changed() && !changes.take_claims_changed(), "once");
         changes.handle_change("$pull/a");
         changes.handle_change("$extend/n");
         assert!(is_woken(&changes) && !is_woken(&changes), "once for both");

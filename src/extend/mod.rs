@@ -19,6 +19,7 @@ mod ability;
 mod archive;
 #[cfg(any(test, fuzzing))]
 pub mod archive;
+mod claim;
 mod definition;
 mod directory;
 mod election;
@@ -38,6 +39,9 @@ mod secret;
 mod state;
 mod subscription;
 mod supervisor;
+#[cfg(test)]
+mod supervisor_tests;
+mod system_record;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -5,7 +5,6 @@
 //! `null` while there is none; the other fields are of the kind. A state that changes is told once a second at most, and
 //! soon if its error changes.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -13,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::definition::Definition;
 use super::host::ExtendHost;
-use crate::protocol::draft::{Draft, DraftPayload};
+use super::system_record::tell_system;
+use crate::protocol::draft::DraftPayload;
 use crate::protocol::refusal::Refusal;
 
 /// Least time between two records of one state, in microseconds.
@@ -64,10 +64,7 @@ impl StateWriter {
 
     /// Sets the error, or says that there is none.
     pub fn set_error(&self, error: Option<&str>) {
-        let shortened = error.map(|error| {
-            let end = (0..=ERROR_BYTES_MAX.min(error.len())).rev().find(|at| error.is_char_boundary(*at));
-            error.get(..end.unwrap_or(0)).unwrap_or_default()
-        });
+        let shortened = error.map(|error| &error[..error.floor_char_boundary(ERROR_BYTES_MAX)]);
         if self.set("error", shortened) {
             self.0.borrow_mut().is_urgent = true;
         }
@@ -82,6 +79,17 @@ impl StateWriter {
             return;
         }
         drop(written);
+        self.tell_or_log(host);
+    }
+
+    /// Tells what was not told so far, before the definition is run by another member or not at all.
+    pub fn tell_last(&self, host: &dyn ExtendHost) {
+        if self.0.borrow().is_changed {
+            self.tell_or_log(host);
+        }
+    }
+
+    fn tell_or_log(&self, host: &dyn ExtendHost) {
         if let Err(refusal) = self.tell_now(host) {
             tracing::debug!(source = self.0.borrow().source, %refusal, "a state cannot be told now");
         }
@@ -91,24 +99,8 @@ impl StateWriter {
     pub fn tell_now(&self, host: &dyn ExtendHost) -> Result<(), Refusal> {
         let mut written = self.0.borrow_mut();
         let text = Value::Object(written.fields.clone()).to_string();
-        let payload = DraftPayload::Json(text.as_bytes());
-        let draft = Draft { source: Cow::Borrowed(&written.source), ts: None, payload, ttl_ms: 0, ack: None };
-        host.tell(&draft)?;
+        tell_system(host, &written.source, DraftPayload::Json(text.as_bytes()))?;
         (written.is_changed, written.is_urgent, written.told_us) = (false, false, Some(host.now().mono_us));
         Ok(())
-    }
-}
-
-/// Tells that the definition has no state any longer.
-pub fn tell_end(source: &str, host: &dyn ExtendHost) {
-    let draft = Draft {
-        source: Cow::Borrowed(source),
-        ts: None,
-        payload: DraftPayload::Deleted,
-        ttl_ms: 0,
-        ack: None,
-    };
-    if let Err(refusal) = host.tell(&draft) {
-        tracing::debug!(source, %refusal, "the end of a state cannot be told now");
     }
 }

@@ -1,7 +1,7 @@
 //! What users add to a cluster: its kinds, and the names of the system's records that keep it.
 //!
-//! A definition is the record `$KIND/NAME`, and what is told of it while it runs is `$KIND/NAME/state`. A node tells what
-//! it cannot run as `$extend/NODE`.
+//! A definition is the record `$KIND/NAME`, and what is told of it while it runs is `$KIND/NAME/state`. The member that may
+//! run it is named by `$KIND/NAME/runner`. A node tells what it cannot run as `$extend/NODE`.
 
 use std::fmt;
 
@@ -89,6 +89,11 @@ impl ExtensionKind {
         format!("${}/{name}/state", self.as_str())
     }
 
+    /// Name of the record that names the member which runs a definition.
+    pub fn claim_name(self, name: &ExtensionName) -> String {
+        format!("${}/{name}/runner", self.as_str())
+    }
+
     /// Returns the kind and the name of the definition that a record keeps; `None` if it keeps none.
     pub fn of_record(source: &str) -> Option<(ExtensionKind, ExtensionName)> {
         let (word, name) = source.strip_prefix('$')?.split_once('/')?;
@@ -170,7 +175,9 @@ mod tests {
             assert_eq!(ExtensionKind::of_record(&record), Some((kind, name.clone())));
             let pattern = Pattern::parse(kind.pattern()).expect("a pattern");
             assert!(pattern.matches(&record) && !pattern.matches(&kind.state_name(&name)));
-            assert_eq!(ExtensionKind::of_record(&kind.state_name(&name)), None);
+            for other in [kind.state_name(&name), kind.claim_name(&name)] {
+                assert_eq!(ExtensionKind::of_record(&other), None, "{other}");
+            }
         }
         for other in ["pull/a", "$pull", "$pull/", "$pull/a b", "$other/a", "$extend/a"] {
             assert_eq!(ExtensionKind::of_record(other), None, "{other}");

@@ -4,15 +4,14 @@
 //! and the resume token of then. Both say what the store says as well, so a cluster that has lost them finds its
 //! archives again.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::chain::{ArchiveChain, ArchiveEntry};
 use super::error::ArchiveError;
 use crate::extend::host::ExtendHost;
-use crate::protocol::draft::{Draft, DraftPayload};
-use crate::record::{Pattern, Payload, Record};
+use crate::extend::system_record::{read_kept, tell_system};
+use crate::protocol::draft::DraftPayload;
+use crate::record::Pattern;
 
 /// When it was last looked for changes, and from where the next archive goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +40,7 @@ impl<'a> ArchiveRecords<'a> {
     pub fn list(&self) -> ArchiveChain {
         let pattern = format!("$archive/{}/list/*", self.name);
         let records = Pattern::parse(&pattern).map(|pattern| self.host.list(&pattern)).unwrap_or_default();
-        records.iter().filter_map(|record| read(record)).collect()
+        records.iter().filter_map(|record| read_kept(record)).collect()
     }
 
     /// Tells of an archive.
@@ -57,7 +56,7 @@ impl<'a> ArchiveRecords<'a> {
 
     /// When it was last looked for changes.
     pub fn cursor(&self) -> Option<ArchiveCursor> {
-        self.host.get(&self.cursor_name()).and_then(|record| read(&record))
+        self.host.get(&self.cursor_name()).and_then(|record| read_kept(&record))
     }
 
     /// Tells when it was looked for changes.
@@ -75,15 +74,7 @@ impl<'a> ArchiveRecords<'a> {
     }
 
     fn tell(&self, source: &str, payload: DraftPayload<'_>) -> Result<(), ArchiveError> {
-        let draft = Draft { source: Cow::Borrowed(source), ts: None, payload, ttl_ms: 0, ack: None };
-        let told = self.host.tell(&draft);
-        told.map(|_| ()).map_err(|refusal| ArchiveError::Node(refusal.to_string()))
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(record: &Record) -> Option<T> {
-    match &record.payload {
-        Payload::Json(text) => serde_json::from_slice(text).ok(),
-        Payload::Binary(_) | Payload::Deleted => None,
+        let told = tell_system(self.host, source, payload);
+        told.map_err(|refusal| ArchiveError::Node(refusal.to_string()))
     }
 }

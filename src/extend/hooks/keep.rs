@@ -4,14 +4,12 @@
 //! whether the webhook has ended. It is written after the receiver has taken what it says, so whoever goes on from it
 //! sends some records twice, and leaves none out.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::definition::HookDefinition;
 use crate::extend::host::ExtendHost;
-use crate::protocol::draft::{Draft, DraftPayload};
-use crate::record::Payload;
+use crate::extend::system_record::{read_kept, tell_system};
+use crate::protocol::draft::DraftPayload;
 
 /// Least time between two tokens that are kept while nothing is delivered, in microseconds. Tokens are valid for hours.
 const IDLE_TOKEN_US: u64 = 300_000_000;
@@ -65,10 +63,7 @@ impl HookKeeper {
         let source = token_name(name);
         let on: Vec<String> = hook.on.iter().map(|pattern| pattern.as_str().to_owned()).collect();
         let fresh = KeptHook { on, filter: hook.filter.clone(), ..KeptHook::default() };
-        let kept = host.get(&source).and_then(|record| match &record.payload {
-            Payload::Json(text) => serde_json::from_slice::<KeptHook>(text).ok(),
-            _ => None,
-        });
+        let kept: Option<KeptHook> = host.get(&source).and_then(|record| read_kept(&record));
         let mut kept =
             kept.filter(|kept| (&kept.on, &kept.filter) == (&fresh.on, &fresh.filter)).unwrap_or(fresh);
         // A definition that is put anew is another beginning for a receiver that was given up.
@@ -143,9 +138,8 @@ impl HookKeeper {
             Ok(text) => text,
             Err(error) => return tracing::debug!(%error, "where a webhook is cannot be written"),
         };
-        let (source, payload) = (Cow::Borrowed(self.source.as_str()), DraftPayload::Json(&text));
-        match host.tell(&Draft { source, ts: None, payload, ttl_ms: 0, ack: None }) {
-            Ok(_) => (self.written_us, self.has_delivered) = (host.now().mono_us, false),
+        match tell_system(host, &self.source, DraftPayload::Json(&text)) {
+            Ok(()) => (self.written_us, self.has_delivered) = (host.now().mono_us, false),
             Err(refusal) => {
                 tracing::debug!(source = self.source, %refusal, "where a webhook is cannot be told")
             }

@@ -44,8 +44,7 @@ pub fn checked_data(payload: Payload) -> Result<Payload, RuleFailure> {
 
 /// A reason as publishers and operators are told it: without control characters, and not too long.
 pub fn shortened_reason(reason: &str) -> String {
-    let cut = (0..=TOLD_REASON_BYTES_MAX.min(reason.len())).rev().find(|&at| reason.is_char_boundary(at));
-    let kept = reason.get(..cut.unwrap_or(0)).unwrap_or_default();
+    let kept = &reason[..reason.floor_char_boundary(TOLD_REASON_BYTES_MAX)];
     let plain = kept.chars().map(|one| if one.is_control() { ' ' } else { one });
     let end = if kept.len() < reason.len() { "…" } else { "" };
     plain.chain(end.chars()).collect()

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::super::host::ExtendHost;
+use super::super::system_record::tell_system;
 use super::definition::MiddlewareDefinition;
 use super::parts::{ModuleId, cut, parts_pattern};
-use crate::protocol::draft::{Draft, DraftPayload};
+use crate::protocol::draft::DraftPayload;
 use crate::protocol::extension::ExtensionName;
 use crate::protocol::refusal::Refusal;
 use crate::record::Pattern;
@@ -15,13 +16,9 @@ use crate::record::Pattern;
 /// that another node is about to put.
 const LEFTOVER_US: u64 = 60_000_000;
 
-fn draft<'a>(source: &'a str, payload: DraftPayload<'a>) -> Draft<'a> {
-    Draft { source: Cow::Borrowed(source), ts: None, payload, ttl_ms: 0, ack: None }
-}
-
 /// Publishes a record with JSON. What cannot be told now is logged.
 pub fn tell_json(host: &dyn ExtendHost, source: &str, text: &str) {
-    if let Err(refusal) = host.tell(&draft(source, DraftPayload::Json(text.as_bytes()))) {
+    if let Err(refusal) = tell_system(host, source, DraftPayload::Json(text.as_bytes())) {
         tracing::warn!(source, %refusal, "the state of a middleware cannot be told now");
     }
 }
@@ -44,7 +41,7 @@ pub fn tell_module(
         while host.is_congested() {
             pause();
         }
-        host.tell(&draft(&source, DraftPayload::Binary(Cow::Borrowed(part))))?;
+        tell_system(host, &source, DraftPayload::Binary(Cow::Borrowed(part)))?;
     }
     Ok(())
 }
@@ -58,7 +55,7 @@ pub fn clean(host: &dyn ExtendHost, name: &ExtensionName, definition: Option<&Mi
     for record in host.list(&pattern) {
         let hash = record.source.as_str().rsplit('/').nth(1).unwrap_or_default();
         let is_needed = kept.contains(hash) || (definition.is_some() && record.stamp.ts > old_us);
-        if !is_needed && let Err(refusal) = host.tell(&draft(record.source.as_str(), DraftPayload::Deleted)) {
+        if !is_needed && let Err(refusal) = tell_system(host, record.source.as_str(), DraftPayload::Deleted) {
             tracing::debug!(%name, %refusal, "a part of a module cannot be taken away now");
         }
     }

@@ -159,8 +159,7 @@ fn duration_us(text: &str) -> Option<u64> {
 fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > SHOWN_BYTES_MAX {
-        let end = (0..=SHOWN_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
         text.push('…');
     }
     text
