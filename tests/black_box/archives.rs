@@ -116,6 +116,12 @@ pub fn whole_life(start: impl Fn(&str) -> NodeConfig, text: &str) {
         listing.contains("full") && listing.contains("changes") && listing.contains(&newest),
         "{listing}"
     );
+    // Others can keep an index of the archives, such as one in Tableland: each is a record with its id.
+    let url = format!("http://{}", node.http);
+    let followed = run(binary().args(["sub", "$archive/*/list/*", "--count", "1", "--url", &url]), "");
+    let told = crate::harness::json(&followed.stdout);
+    let name = told["source"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(name, format!("$archive/n/list/{}", id(&told["data"])), "{followed:?}");
     let none = archive(&node, &["restore", "no-such-archive"]);
     assert!(none.code != Some(0) && none.stderr.contains("no-such-archive"), "{}", none.stderr);
     restore_elsewhere(&start, text, &node, &newest, moment, &before);

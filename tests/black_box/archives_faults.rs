@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,9 +11,9 @@ use crate::archives::{
     LONG, archive, archive_json, config, definition, listed, put_archive, table, wait_listed,
 };
 use crate::harness::bucket::Bucket;
-use crate::harness::receiver::Reaction;
+use crate::harness::receiver::{Reaction, Receiver};
 use crate::harness::rights::sha256_of;
-use crate::harness::{Cluster, Node, eventually, wall_us};
+use crate::harness::{Cluster, Http, Node, NodeConfig, eventually, wall_us};
 
 /// The folders of archives in the bucket with the names of their objects.
 fn folders(bucket: &Bucket) -> BTreeMap<String, BTreeSet<String>> {
@@ -87,6 +87,75 @@ fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none() {
     }
     assert!(partial > 0, "some deaths were in the middle of an archive");
     assert_eq!(archive(&node, &["verify"]).code, Some(0));
+}
+
+/// The content ids that are pinned at a node of IPFS for the archives of a definition.
+fn pinned(kubo: &str, name: &str) -> BTreeSet<String> {
+    let told = Http::post(kubo, "/api/v0/pin/ls?type=recursive&names=true", "").json();
+    let pins = told["Keys"].as_object().into_iter().flatten();
+    let begins = format!("anode-archive/{name}/");
+    let own = pins.filter(|(_, pin)| pin["Name"].as_str().is_some_and(|name| name.starts_with(&begins)));
+    own.map(|(cid, _)| cid.clone()).collect()
+}
+
+/// The same on a real node of IPFS, as `scripts/archives-test` runs it: the writer is killed at each of its requests in turn,
+/// and whatever is pinned can be read to the last byte.
+#[test]
+#[ignore = "needs Kubo, see scripts/archives-test"]
+fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none_on_kubo() {
+    let api = std::env::var("TEST_IPFS_API").expect("TEST_IPFS_API");
+    let kubo = api.trim_start_matches("http://").to_owned();
+    let name = format!("k{}", std::process::id());
+    // The requests of the writer pass through here. All from one on are never answered.
+    let (count, allowed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+    let (counted, bound, asked_at) = (count.clone(), allowed.clone(), kubo.clone());
+    let gate = Receiver::start(move |asked| {
+        if counted.fetch_add(1, Ordering::SeqCst) >= bound.load(Ordering::SeqCst) {
+            return Reaction::Hang;
+        }
+        let headers = [("Content-Type", asked.header("content-type").unwrap_or("application/json"))];
+        let answer = Http::request(&asked_at, &asked.method, &asked.path, &headers, &asked.body);
+        Reaction::Answer(answer.status, Vec::new(), answer.body.into_bytes())
+    });
+    let text = |api: &str, every: &str| {
+        format!("kind = \"ipfs\"\napi = \"{api}\"\nevery = \"{every}\"\nkeep = 3\nfull_every = 2\n")
+    };
+    let mut node = Node::start(NodeConfig::named("a"));
+    for n in 0..50 {
+        node.put(&format!("s/{n}"), json!(n));
+    }
+    put_archive(&node, &name, &text(&format!("http://{}", gate.addr), "1s"));
+    let mut unpinned = 0;
+    for step in 0..9 {
+        let before = pinned(&kubo, &name);
+        count.store(0, Ordering::SeqCst);
+        allowed.store(step, Ordering::SeqCst);
+        node.put("s/0", json!({"step": step}));
+        eventually("the writer is at its step", LONG, || (count.load(Ordering::SeqCst) > step).then_some(()));
+        node.kill9();
+        unpinned += usize::from(pinned(&kubo, &name) == before);
+        allowed.store(usize::MAX, Ordering::SeqCst);
+        node.restart();
+        let restarted = wall_us();
+        eventually("an archive is written, and the pins are the archives", LONG, || {
+            let all = listed(&node, &name);
+            let ids: BTreeSet<String> =
+                all.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+            let is_new = all.first().and_then(|one| one["at"].as_u64()) > Some(restarted);
+            (is_new && ids == pinned(&kubo, &name)).then_some(())
+        });
+        let fresh = Node::start(NodeConfig::named("b").in_memory());
+        put_archive(&fresh, &name, &text(&api, "1h"));
+        eventually("the new cluster knows the newest", LONG, || {
+            let newest = |node| listed(node, &name).first().map(|one| one["id"].clone());
+            (newest(&fresh) == newest(&node)).then_some(())
+        });
+        assert_eq!(archive(&fresh, &["verify", &name]).code, Some(0));
+        archive_json(&fresh, &["restore", &name]);
+        assert_eq!(table(&fresh, "s/**"), table(&node, "s/**"));
+        assert_eq!(table(&fresh, "s/**").get("s/0"), Some(&json!({"step": step})));
+    }
+    assert!(unpinned > 0, "some deaths were in the middle of an archive");
 }
 
 /// A store that fails for a while delays archives, and is told.
