@@ -193,15 +193,35 @@ fn the_template_in_rust_is_built_and_put_by_the_lines_of_the_guide() {
     }
     let section = GUIDE.split("\n### In Rust\n").nth(1).expect("the section");
     let lines = section.split("```sh\n").nth(1).and_then(|text| text.split("```").next()).expect("the lines");
+    build_and_try("rust", lines);
+}
+
+/// The same in TypeScript, with the packages that npm fetches.
+#[test]
+fn the_template_in_typescript_is_built_and_put_by_the_lines_of_the_guide() {
+    let registry = Command::new("timeout").args(["20", "npm", "ping"]).output();
+    if !cfg!(feature = "wasm") || !registry.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "NOT TESTED: the template in TypeScript, which needs the feature wasm and the registry of npm"
+        );
+        return;
+    }
+    let section = GUIDE.split("\n### In TypeScript\n").nth(1).expect("the section");
+    let lines = section.split("```sh\n").nth(1).and_then(|text| text.split("```").next()).expect("the lines");
+    build_and_try("typescript", lines);
+}
+
+/// Runs lines of the guide in a copy of a template, and publishes what its middleware changes, doubles and rejects.
+fn build_and_try(template: &str, lines: &str) {
     let program = binary().get_program().to_owned();
     let programs = Path::new(&program).parent().expect("a folder");
     // Beside the programs, so that the next run finds what was compiled.
     let copy = programs.join("guide");
     std::fs::create_dir_all(copy.join("guests")).expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for part in ["wit", "guests/rust"] {
-        let to = copy.join(part).parent().expect("a folder").to_owned();
-        let copied = Command::new("cp").arg("-r").arg(root.join(part)).arg(to).status();
+    for part in ["wit".to_owned(), format!("guests/{template}")] {
+        let to = copy.join(&part).parent().expect("a folder").to_owned();
+        let copied = Command::new("cp").arg("-r").arg(root.join(&part)).arg(to).status();
         assert!(copied.is_ok_and(|status| status.success()), "{part} is copied");
     }
     let node = Node::single();
@@ -215,4 +235,9 @@ fn the_template_in_rust_is_built_and_put_by_the_lines_of_the_guide() {
         publish(&node, "sensors/1", json!({"f": 70.7}));
         (data(&node, "sensors/1") == Some(json!({"c": 21.5}))).then_some(())
     });
+    publish(&node, "sensors/1", json!({"f": 212}));
+    // JavaScript writes 100 where Rust writes 100.0.
+    let alarm = data(&node, "alarms/sensors/1").unwrap_or_default();
+    assert_eq!(alarm["c"].as_f64(), Some(100.0), "{alarm}");
+    publish(&node, "sensors/1", json!({"f": -1000})).assert_problem(422, "rejected");
 }

@@ -53,7 +53,12 @@ fn what_a_server_answers_is_published_and_what_has_not_changed_is_not() {
     assert_eq!((&told["runner"], &told["state"]["runner"]), (&json!("a"), &json!("a")), "{told}");
     assert_eq!(told["state"]["error"], json!(null));
     let listed = anode(&["pull", "list", "--url", &format!("http://{}", node.http)]);
-    assert!(listed.stdout.contains("weather") && listed.stdout.contains("ago"), "{listed:?}");
+    for column in ["NAME", "RUNNER", "RECORDS/S", "LAST SUCCESS", "LAST ERROR"] {
+        assert!(listed.stdout.lines().next().is_some_and(|head| head.contains(column)), "{listed:?}");
+    }
+    let row: Vec<&str> = listed.stdout.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!((row[0], row[1]), ("weather", "a"), "{listed:?}");
+    assert!(row[2].parse::<f64>().is_ok() && row.contains(&"ago"), "{listed:?}");
     assert_eq!(node.metric("anode_pull_running", &[]), 1.0);
     assert_eq!(node.metric("anode_pull_records_total", &[("outcome", "published")]), 2.0);
     let removed = anode(&["pull", "rm", "weather", "--url", &format!("http://{}", node.http)]);

@@ -127,7 +127,7 @@ const BLOCKS: &[Block] = &[
     block(
         "docs/extend/middlewares.md",
         "cd guests/typescript",
-        Nothing("it needs a compiler of 60 MB from npm"),
+        File("tests/black_box/middleware_modules.rs"),
     ),
 ];
 
