@@ -10,7 +10,8 @@ use crate::archives::{
 };
 use crate::harness::bucket::Bucket;
 use crate::harness::receiver::{Reaction, Receiver};
-use crate::harness::{Cluster, Deadline, Fabric, Node, NodeConfig, eventually};
+use crate::harness::wait::throughout;
+use crate::harness::{Cluster, Fabric, Node, NodeConfig, eventually};
 use crate::hooks::{put_hook, records, start_hook, state, values};
 
 /// Longest time until one member runs a definition, after a partition.
@@ -35,11 +36,7 @@ fn heal(fabric: &Fabric, cluster: &Cluster, name: &str) {
         cluster.nodes.iter().all(|node| node.alive() == 2).then_some(())
     });
     eventually("one of the two runs it", MOVED, || (running() == 1).then_some(()));
-    let settled = Deadline::after(Duration::from_secs(1));
-    while settled.elapsed() < Duration::from_secs(1) {
-        assert!(running() <= 1, "both run it again");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    throughout("no more than one runs it", Duration::from_secs(1), || running() <= 1);
     eventually("one still runs it", MOVED, || (running() == 1).then_some(()));
 }
 

@@ -16,6 +16,7 @@ struct OneRecord;
 const SLOW_LOOK: std::time::Duration = std::time::Duration::from_millis(40);
 
 impl RecordReader for OneRecord {
+    #[expect(clippy::disallowed_methods, reason = "the test is about time that passes without work")]
     fn latest(&self, source: &str) -> Option<SharedRecord> {
         if source == "table/slow" {
             std::thread::sleep(SLOW_LOOK);
