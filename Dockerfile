@@ -1,6 +1,8 @@
 # An image with a single binary, to run one node. Build it with `docker build -t anode .` in this directory.
 # All settings of `anode serve` can be given as environment variables (ANODE_JOIN for --join).
-FROM rust:1.95-slim-bookworm AS build
+# The image with the compiler. To have the same one each time, give its digest: rust:1.95-slim-bookworm@sha256:…
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
+FROM ${RUST_IMAGE} AS build
 WORKDIR /build
 # The names and versions of all dependencies are put into the binary, where scanners find them (`cargo audit bin`,
 # trivy, grype).

@@ -107,6 +107,26 @@ fn compose_gives_every_node_its_secrets() {
     assert!(lines(&read(".gitignore")).contains("/secrets/"), "secrets are not committed");
 }
 
+/// Three nodes that each took half of the machine took one and a half machines.
+#[test]
+fn compose_bounds_memory_and_lets_images_be_pinned() {
+    let compose = read("docker-compose.yml");
+    for variable in ["ANODE_MEMORY:-2G", "CASSANDRA_MEMORY:-3G"] {
+        assert!(compose.contains(&format!("limits: {{ memory: \"${{{variable}}}\" }}")), "{variable}");
+    }
+    let operation = read("docs/operation.md");
+    for image in ["ANODE_IMAGE", "CASSANDRA_IMAGE", "RUST_IMAGE"] {
+        assert!(compose.contains(&format!("${{{image}:-")), "{image}");
+        assert!(operation.contains(&format!("\n{image}=")), "{image} is explained");
+    }
+    let images = compose.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+    assert!(images.clone().count() == 2 && images.into_iter().all(|image| image.starts_with("${")));
+    let dockerfile = read("Dockerfile");
+    let default = compose.split_once("${RUST_IMAGE:-").and_then(|(_, rest)| rest.split_once('}'));
+    let default = default.expect("a default").0;
+    assert!(dockerfile.contains(&format!("\nARG RUST_IMAGE={default}\nFROM ${{RUST_IMAGE}} AS build\n")));
+}
+
 #[test]
 fn kubernetes_gives_every_node_its_secrets() {
     let set = read("deploy/kubernetes/statefulset.yaml");

@@ -72,6 +72,7 @@ const BLOCKS: &[Block] = &[
         "docker run",
         Nothing("it needs a container engine and the volumes of a cluster"),
     ),
+    block("docs/operation.md", "ANODE_IMAGE=", File("tests/deploy.rs")),
     block("docs/operation.md", "docker compose build", COMPOSE),
     block("docs/page.md", "cd web && npm install", File("scripts/web-test")),
     block("docs/protocol.md", "{\"source\":\"sensors/7/temp\",\"data\":21.5}", Here),
