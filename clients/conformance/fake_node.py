@@ -148,7 +148,7 @@ class FakeNode:
     async def _full(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
         while True:
             frame = await self._next(ws, frames)
-            await ws.send(error(frame, "rate_limited", temporary=True, retry_after_ms=300))
+            await ws.send(error(frame, "rate_limited", temporary=True, retry_after_ms=600))
 
     async def _lost(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
         frame = await self._next(ws, frames)
