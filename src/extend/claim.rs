@@ -202,7 +202,7 @@ mod tests {
         RunClaim { runner: runner.to_owned(), boot }
     }
 
-    /// What `a` decides.
+    /// Returns the step that member `a` takes if the record holds `claim` and this member is elected.
     fn step(
         claim: Option<RunClaim>,
         elected: Option<&'static str>,

@@ -24,7 +24,7 @@ use crate::record::{Payload, Record};
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes from which on the data of a record is not copied into a page.
 const SHARED_BYTES_MIN: usize = 4 * 1024;
-/// Most bytes of a piece of a page with several records.
+/// Most bytes of a piece of a page that contains several records. A single larger record has a piece of its own.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of the JSON of a record besides its data, as most records have them.
 const RECORD_FRAME_BYTES: usize = 512;

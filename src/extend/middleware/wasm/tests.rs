@@ -10,9 +10,10 @@ use crate::record::{Birth, NodeName, Payload, Record, SharedRecord, Source, Stam
 const BEHAVIOURS: &[u8] = include_bytes!("../../../../tests/guests/behaviours.wasm");
 const TEMPLATE: &[u8] = include_bytes!("../../../../tests/guests/template.wasm");
 
-/// Holds one record, which takes a moment to look up when it is asked for by another name.
+/// Holds one record, of the source `table/a`. A look for `table/slow` finds nothing and takes [`SLOW_LOOK`].
 struct OneRecord;
 
+/// Time that a look for `table/slow` takes, which is several times what a guest may take for one record.
 const SLOW_LOOK: std::time::Duration = std::time::Duration::from_millis(40);
 
 impl RecordReader for OneRecord {
