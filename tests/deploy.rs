@@ -203,6 +203,8 @@ fn secrets_are_made_once_and_read_by_nobody_else() {
     }
     let verify = ["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "ca.crt", "tls.crt"];
     openssl(&folder, &verify);
+    let also = make_secrets(&folder, &["node2.example"]);
+    assert!(String::from_utf8_lossy(&also.stderr).contains("--renew makes one with node2.example"));
 
     let before = [text("tls.crt"), text("cluster.key"), text("auth.toml"), text("ca.crt")];
     assert!(make_secrets(&folder, &[]).status.success());
@@ -212,6 +214,11 @@ fn secrets_are_made_once_and_read_by_nobody_else() {
     assert_ne!(text("tls.crt"), before[0], "a new certificate");
     assert_eq!([text("cluster.key"), text("auth.toml"), text("ca.crt")], before[1..]);
     assert_eq!(fs::metadata(folder.join("tls.crt")).expect("tls.crt").ino(), inode, "seen through a mount");
+    // A certificate that was renewed without the names that were given a year ago shut their clients out.
+    assert_eq!(openssl(&folder, &["x509", "-in", "tls.crt", "-noout", "-ext", "subjectAltName"]), names);
+    assert!(make_secrets(&folder, &["--renew", "node2.example"]).status.success());
+    let renewed = openssl(&folder, &["x509", "-in", "tls.crt", "-noout", "-ext", "subjectAltName"]);
+    assert_eq!(renewed.trim_end(), format!("{}, DNS:node2.example", names.trim_end()));
     openssl(&folder, &verify);
     assert!(!make_secrets(&folder, &["--unknown"]).status.success());
 }
