@@ -150,6 +150,26 @@ fn kubernetes_gives_every_node_its_secrets() {
     assert!(probes.len() == 3 && probes.iter().all(|line| line.contains("port: metrics")), "{probes:?}");
 }
 
+/// Containers and pods have addresses that no certificate has. Each kind of deployment tells clients names that the
+/// certificate has; the chart did not.
+#[test]
+fn every_deployment_tells_clients_names_of_its_certificate() {
+    let secrets = read("deploy/secrets");
+    for (path, setting, names) in [
+        ("docker-compose.yml", "ANODE_ADVERTISE_HTTP: anode:7070", "DNS:anode,"),
+        ("docker-compose.yml", "ANODE_ADVERTISE_HTTP: anode-embedded:7070", "DNS:anode-embedded,"),
+        ("deploy/kubernetes/statefulset.yaml", "value: $(ANODE_NODE_NAME).anode:7070", "DNS:*.anode"),
+    ] {
+        assert!(read(path).contains(&format!(" {setting}\n")), "{path}: {setting}");
+        assert!(secrets.contains(names), "{names}");
+    }
+    let chart = read("deploy/helm/anode/templates/statefulset.yaml");
+    let domain = ".$(POD_NAMESPACE).svc.cluster.local:7070\" (include \"anode.name\" .)";
+    assert!(chart.contains(&format!("printf \"$(ANODE_NODE_NAME).%s{domain}")), "{chart}");
+    let notes = read("deploy/helm/anode/templates/NOTES.txt");
+    assert!(notes.contains("'*.{{ $name }}.{{ .Release.Namespace }}.svc.cluster.local'\n"), "{notes}");
+}
+
 fn make_secrets(folder: &Path, arguments: &[&str]) -> std::process::Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/secrets");
     Command::new(script).arg(folder).args(arguments).output().expect("runs")
