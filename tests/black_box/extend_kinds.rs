@@ -107,6 +107,38 @@ fn what_can_be_asked_beneath_a_definition_is_for_admins() {
     }
 }
 
+/// The variables of aNode itself may hold secrets of the node. A pull source could not name them, but a webhook and an archive
+/// could, and so whoever may put definitions could have them sent to an address of their choice.
+#[test]
+fn no_definition_names_a_variable_of_the_node_itself() {
+    let node = Node::start(NodeConfig::named("a"));
+    let s3 = json!({"kind": "s3", "bucket": "backup", "endpoint": "http://127.0.0.1:9"});
+    let ipfs = json!({"kind": "ipfs", "api": "http://127.0.0.1:9"});
+    let pull = definitions()[0].1.clone();
+    let hook = definitions()[3].1.clone();
+    for (kind, definition, field) in [
+        ("pull", &pull, "headers"),
+        ("hook", &hook, "headers"),
+        ("hook", &hook, "secret"),
+        ("archive", &s3, "access_key_id"),
+        ("archive", &s3, "secret_access_key"),
+        ("archive", &s3, "session_token"),
+        ("archive", &ipfs, "authorization"),
+    ] {
+        for variable in ["env:ANODE_TOKEN", "env:anode_token"] {
+            let mut definition = definition.clone();
+            definition[field] = if field == "headers" { json!({"X-Key": variable}) } else { json!(variable) };
+            let fields = [("Content-Type", "application/json")];
+            let body = definition.to_string();
+            let answer =
+                Http::request(&node.http, "PUT", &format!("/v1/{kind}/mine"), &fields, body.as_bytes());
+            answer.assert_problem(400, "bad_request");
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(detail.starts_with(field), "{kind} {field}: {detail}");
+        }
+    }
+}
+
 /// Definitions are records as all others: every node has them, those that were put while a node was away come when it
 /// returns, and they are there after all nodes were killed.
 #[test]

@@ -218,13 +218,13 @@ mod tests {
         assert_eq!((place.api.as_str(), archive.lack()), ("http://127.0.0.1:5001", None));
         let body = json!({
             "kind": "s3", "endpoint": "http://127.0.0.1:9/", "bucket": "b-1", "prefix": "a/b/", "every": "24h",
-            "keep": 7, "pattern": "sensors/**", "access_key_id": "env:ANODE_NO_SUCH_VARIABLE",
+            "keep": 7, "pattern": "sensors/**", "access_key_id": "env:NO_SUCH_VARIABLE_HERE",
         });
         let archive = ArchiveDefinition::read(&body).expect("an archive");
         assert_eq!((archive.keep, archive.full_every), (Some(7), 7));
         let ArchivePlace::S3(place) = &archive.place else { panic!("{archive:?}") };
         assert_eq!((place.endpoint.as_str(), place.prefix.as_str()), ("http://127.0.0.1:9", "a/b/"));
-        assert!(archive.lack().is_some_and(|why| why.contains("ANODE_NO_SUCH_VARIABLE")));
+        assert!(archive.lack().is_some_and(|why| why.contains("NO_SUCH_VARIABLE_HERE")));
         let amazon = json!({"kind": "s3", "bucket": "b-1", "region": "eu-west-3"});
         let ArchivePlace::S3(place) = ArchiveDefinition::read(&amazon).expect("an archive").place else {
             panic!("no bucket")

@@ -150,6 +150,7 @@ fn headers(value: Option<&Value>) -> Result<Vec<(String, HeaderValueOf)>, BadFie
         }
         let text = value.as_str().ok_or_else(bad)?;
         if text.starts_with("env:") {
+            let bad = || BadField::new(format!("headers.{name}"), "(not shown)", SecretName::ALLOWED);
             return SecretName::parse(text).map(|name| (lower, HeaderValueOf::Secret(name))).ok_or_else(bad);
         }
         reqwest::header::HeaderValue::from_str(text).map_err(|_| bad())?;
@@ -176,13 +177,13 @@ mod tests {
         assert_eq!((hook.timeout_us, hook.linger_us, hook.snapshot), (15_000_000, 0, false));
         assert_eq!(hook.lack(), None);
         let body = json!({
-            "on": ["a", "b/*"], "url": "https://h/", "secret": "env:ANODE_NO_SUCH_VARIABLE", "timeout": "2s",
+            "on": ["a", "b/*"], "url": "https://h/", "secret": "env:NO_SUCH_VARIABLE_HERE", "timeout": "2s",
             "batch_records": 7, "batch_bytes": 2048, "linger": "10ms", "snapshot": true, "filter": "true",
             "headers": {"Authorization": "env:TOKEN_OF_X", "x-a": "b"},
         });
         let hook = HookDefinition::read(&body).expect("a webhook");
         assert_eq!((hook.on.len(), hook.batch_records, hook.linger_us), (2, 7, 10_000));
-        assert!(hook.lack().is_some_and(|why| why.contains("ANODE_NO_SUCH_VARIABLE")));
+        assert!(hook.lack().is_some_and(|why| why.contains("NO_SUCH_VARIABLE_HERE")));
     }
 
     #[test]

@@ -5,11 +5,10 @@
 //! have the node's own secrets sent to a server of his choice.
 
 use crate::extend::definition::BadField;
+use crate::extend::secret::OWN_VARIABLES;
 
 /// What a value begins with that is the name of a variable.
 const VARIABLE_PREFIX: &str = "env:";
-/// Beginning of the names of aNode's own variables.
-const OWN_VARIABLES: &str = "ANODE_";
 
 /// A value that is known, or the name of the variable that holds it.
 #[derive(Clone, PartialEq, Eq)]
