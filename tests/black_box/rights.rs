@@ -81,6 +81,16 @@ fn each_path_is_for_those_who_have_its_right() {
     is_challenged(&node.get(&format!("/v1/sources?access_token={READER}")));
 }
 
+/// One in 64 of the tokens that `anode token` makes begins with a dash. The command line took those for further flags.
+#[test]
+fn a_token_on_the_command_line_may_begin_with_a_dash() {
+    for token in ["-GFfg8vAXEwX", "--FFfg8vAXEwX"] {
+        let (node, _file) = start(&token_entry("dash", token, "publish = [\"**\"]"), &[]);
+        let output = anode(&["pub", "a", "1", "--token", token, "--url", &node.http]);
+        assert_eq!(output.code, Some(0), "{token}: {output:?}");
+    }
+}
+
 #[test]
 fn records_and_lists_are_what_the_token_may_see() {
     let (node, _file) = start(&file(), &[]);

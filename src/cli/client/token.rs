@@ -14,7 +14,8 @@ pub const TOKEN_VARIABLE: &str = "ANODE_TOKEN";
 pub struct TokenArguments {
     /// Token to bring, if the node wants one; other users of this machine may see it, unlike that of --token-file
     /// or of ANODE_TOKEN [env: ANODE_TOKEN]
-    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    // One token in 64 that `anode token` makes begins with a dash.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", allow_hyphen_values = true)]
     token: Option<NodeToken>,
     /// File with the token to bring
     #[arg(long, value_name = "FILE")]
