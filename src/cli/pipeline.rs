@@ -149,7 +149,7 @@ impl Pipeline {
         while !is_met(&waiting) {
             if let Some(reason) = &waiting.ended {
                 let missing = waiting.records.len();
-                return Err(CliError::Failed(format!("{reason}; {missing} records are unanswered")));
+                return Err(CliError::Failed(format!("{reason}; unanswered records: {missing}")));
             }
             self.shared.changed.wait(&mut waiting);
         }
