@@ -203,8 +203,9 @@ async fn streamed_elsewhere(method: Method, uri: Uri) -> HandlerResult {
 
 /// Answers plain requests to `/publish` and `/subscribe`, which speak WebSocket only.
 async fn not_upgraded(uri: Uri) -> Response {
+    let instead = if uri.path() == "/subscribe" { "GET /v1/stream" } else { "POST to /v1/publish" };
     let detail = format!(
-        "{} is a WebSocket: ask for an upgrade in the first request of a connection, or POST to /v1/publish",
+        "{} is a WebSocket: ask for an upgrade in the first request of a connection, or {instead}",
         uri.path()
     );
     let mut response = Problem::new(Code::UpgradeRequired, detail).into_response();

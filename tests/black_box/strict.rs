@@ -184,6 +184,11 @@ fn every_problem_has_a_code_and_says_whether_it_is_temporary() {
             assert!(problem["detail"].is_string() && problem["title"].is_string(), "{problem}");
         }
     }
+    // What is said instead of an upgrade is what serves the same purpose over plain HTTP.
+    for (path, instead) in [("/publish", "POST to /v1/publish"), ("/subscribe", "GET /v1/stream")] {
+        let problem = first(&node, &format!("GET {path} HTTP/1.1\r\n{end}")).json();
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with(instead)), "{problem}");
+    }
     first(&node, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").assert_problem(400, "bad_request");
     let refused = node.post(json!({"source": "a//b", "data": 1}));
     refused.assert_problem(400, "bad_source");
