@@ -17,7 +17,7 @@ use super::app::{App, HandlerResult};
 use super::body::BodyPieces;
 use super::entry::Sender;
 use super::leased::{leased_json, resize};
-use super::lines::LineBuffer;
+use super::lines::{LineBuffer, TOO_LONG};
 use super::params::Query;
 use super::places::Seat;
 use super::problem::Problem;
@@ -132,7 +132,11 @@ impl Import {
         if text.is_empty() {
             return None;
         }
-        match read_line(text, self.app.node.now()) {
+        let read = match text == TOO_LONG.trim_ascii() {
+            true => Err(self.too_long()),
+            false => read_line(text, self.app.node.now()),
+        };
+        match read {
             Ok(item) => {
                 let id = Some(RequestId::Number(i64::try_from(number).unwrap_or(i64::MAX)));
                 Some(Item { id, ..item })
@@ -143,6 +147,10 @@ impl Import {
                 None
             }
         }
+    }
+
+    fn too_long(&self) -> Refusal {
+        Refusal::new(Code::TooLarge, format!("the line has more than {} bytes", self.app.body_bytes_max))
     }
 
     /// Publishes items until each is taken, or is refused for good.

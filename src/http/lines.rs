@@ -12,8 +12,8 @@ pub(super) struct LineBuffer {
     line_bytes_max: usize,
 }
 
-/// Stands for a line that is too long. It is no object, so it is refused, and the refusal quotes it.
-const TOO_LONG: &[u8] = b"\"a line that is too long\"\n";
+/// Stands for a line that is too long, and is refused as one. It is no object, so nobody publishes it by mistake.
+pub(super) const TOO_LONG: &[u8] = b"\"a line that is too long\"\n";
 
 impl LineBuffer {
     /// An empty buffer, for lines of at most `line_bytes_max` bytes.

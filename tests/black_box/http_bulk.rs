@@ -118,10 +118,12 @@ fn refused_lines_are_named_by_their_numbers() {
             (4, "bad_json"),
             (5, "bad_request"),
             (6, "too_large"),
-            (7, "bad_request"),
+            (7, "too_large"),
             (8, "forbidden")
         ]
     );
+    let huge = &told["refused"][4]["error"]["message"];
+    assert_eq!(huge, "the line has more than 1048576 bytes", "a stand-in for the line was quoted");
     assert!(node.latest("a").is_some() && node.latest("e").is_some());
     assert_eq!(import(&node, "/v1/import", "").json()["applied"], 0);
     import(&node, "/v1/import?ack=best", "").assert_problem(400, "bad_request");
