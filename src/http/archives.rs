@@ -12,6 +12,7 @@ use super::export::LINES_TYPE;
 use super::extensions;
 use super::leased::{lease, leased_json};
 use super::params::Query;
+use super::problem::{CHANGE, Problem, READ};
 use crate::auth::Resource;
 use crate::memory::{Lease, MemoryUse};
 use crate::protocol::extension::{ArchiveAsked, ExtensionKind, ExtensionName};
@@ -41,7 +42,7 @@ pub(super) async fn get(app: State<App>, uri: Uri, query: RawQuery) -> HandlerRe
         return extensions::one(ExtensionKind::Archive, app, uri, query).await;
     };
     if part != ArchivePart::Archives {
-        return Err(Refusal::new(Code::MethodNotAllowed, "this is asked for with POST").into());
+        return Err(Problem::wrong_method("this is asked for with POST", "POST"));
     }
     Query::parse(query.0.as_deref(), &[])?;
     let node = app.0.node.clone();
@@ -59,7 +60,10 @@ pub(super) async fn post(State(app): State<App>, request: Request) -> HandlerRes
             (name, ArchiveAsked::Verify { id: query.get("id").map(str::to_owned) })
         }
         Some((name, ArchivePart::Restore)) => (name, restore_asked(query)?),
-        _ => return Err(Refusal::new(Code::MethodNotAllowed, "POST is for /verify and /restore").into()),
+        listed_or_one => {
+            let allow = if listed_or_one.is_some() { READ } else { CHANGE };
+            return Err(Problem::wrong_method("POST is for /verify and /restore", allow));
+        }
     };
     let lease = lease(&app, MemoryUse::Pages, JOB_BYTES.min(app.node.memory().holder_max()))?;
     let lines = app.node.archive_job(&name, asked)?;

@@ -18,7 +18,7 @@ use super::leased::{lease, leased_json};
 use super::middleware;
 use super::params::Query;
 use super::places::Seat;
-use super::problem::Problem;
+use super::problem::{CHANGE, Problem};
 use super::publish::reply;
 use super::system_record::tell;
 use crate::auth::Resource;
@@ -89,7 +89,7 @@ pub(super) async fn test_pull(
 ) -> HandlerResult {
     let kind = ExtensionKind::Pull;
     if name_in(kind, request.uri())?.as_str() != "test" {
-        return Err(Refusal::new(Code::MethodNotAllowed, "POST is for /v1/pull/test").into());
+        return Err(Problem::wrong_method("POST is for /v1/pull/test", CHANGE));
     }
     Query::parse(request.uri().query(), &[])?;
     let is_toml = is_toml(request.headers())?;

@@ -13,6 +13,7 @@ use super::body;
 use super::leased::leased_json;
 use super::params::Query;
 use super::places::Seat;
+use super::problem::{CHANGE, Problem};
 use super::system_record::tell;
 use crate::auth::Resource;
 use crate::protocol::draft::DraftPayload;
@@ -35,7 +36,7 @@ pub(super) async fn put_middleware(
 ) -> HandlerResult {
     let (name, action) = target(request.uri())?;
     if action.is_some() {
-        return Err(unknown_path(request.uri()).into());
+        return Err(unknown_path(request.uri()));
     }
     let media_type = media_type(&request)?;
     let known: &[&str] = if media_type == MediaType::Wasm { &PARAMETERS } else { &[] };
@@ -82,7 +83,7 @@ pub(super) async fn post_middleware(
             let told = apart(move || node.try_middleware(&name, held.bytes())).await??;
             leased_json(&app, told)
         }
-        _ => Err(unknown_path(request.uri()).into()),
+        _ => Err(unknown_path(request.uri())),
     }
 }
 
@@ -103,7 +104,7 @@ async fn put_in_force(app: &App, name: &ExtensionName, definition: &[u8], told: 
 }
 
 /// Takes the parts of the modules of a middleware away, after its definition.
-pub(super) async fn clean(app: &App, name: &ExtensionName) -> Result<(), super::problem::Problem> {
+pub(super) async fn clean(app: &App, name: &ExtensionName) -> Result<(), Problem> {
     let (node, name) = (app.node.clone(), name.clone());
     apart(move || node.clean_middleware(&name)).await
 }
@@ -148,11 +149,11 @@ fn target(uri: &Uri) -> Result<(ExtensionName, Option<String>), Refusal> {
     Ok((name, action))
 }
 
-/// The refusal of something that cannot be asked of a middleware.
-fn unknown_path(uri: &Uri) -> Refusal {
+/// The problem with something that cannot be asked of a middleware.
+fn unknown_path(uri: &Uri) -> Problem {
     let rest = uri.path().strip_prefix(Resource::Extension(KIND).path()).unwrap_or_default();
     if !rest.contains('/') {
-        return Refusal::new(Code::MethodNotAllowed, "POST is for /rollback and /test beneath a middleware");
+        return Problem::wrong_method("POST is for /rollback and /test beneath a middleware", CHANGE);
     }
-    Refusal::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
+    Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
 }

@@ -5,7 +5,7 @@
 //! read `code`, and `temporary` where they do not know the code.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -13,6 +13,10 @@ use crate::protocol::json::{ProblemFields, write_problem, write_record, write_re
 use crate::protocol::refusal::{Code, Refusal};
 use crate::record::Record;
 
+/// The methods of a path at which something can only be read, for [`Problem::wrong_method`].
+pub(super) const READ: &str = "GET,HEAD";
+/// The methods of a path at which a definition is read, put and taken away.
+pub(super) const CHANGE: &str = "GET,HEAD,PUT,DELETE";
 /// The media type of problems.
 pub(super) const PROBLEM_TYPE: &str = "application/problem+json";
 /// Seconds after which a client should try again if nothing more is known, in the header `Retry-After`.
@@ -35,6 +39,8 @@ pub struct Problem {
     detail: String,
     /// Time after which the request may succeed, in milliseconds, if it is known.
     retry_after_ms: Option<u64>,
+    /// The methods that the path knows, for the header `Allow`.
+    allow: Option<&'static str>,
     /// Members of the JSON object beyond those of the standard, as text that begins with a comma.
     extra: Vec<u8>,
 }
@@ -49,7 +55,12 @@ impl Problem {
     /// A problem whose HTTP status is not the one of its code.
     pub fn with_status(status: u16, code: Code, detail: impl Into<String>) -> Problem {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Problem { status, code, detail: detail.into(), retry_after_ms: None, extra: Vec::new() }
+        Problem { status, code, detail: detail.into(), retry_after_ms: None, allow: None, extra: Vec::new() }
+    }
+
+    /// 405 for a method that the path does not know, with those that it knows.
+    pub fn wrong_method(detail: impl Into<String>, allow: &'static str) -> Problem {
+        Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, detail) }
     }
 
     /// The problem of a refusal, under an HTTP status that may not be the one of its code.
@@ -127,6 +138,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_TYPE));
         if let Some(seconds) = retry_after(self.status.as_u16(), self.retry_after_ms) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
