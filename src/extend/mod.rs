@@ -29,6 +29,7 @@ pub(crate) mod fuzzing;
 mod hooks;
 mod host;
 mod http_client;
+mod json;
 mod kinds;
 mod middleware;
 mod outgoing;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::json::read_json;
 use super::kinds;
 use crate::protocol::extension::ExtensionKind;
 use crate::protocol::refusal::{Code, Refusal};
@@ -12,9 +13,7 @@ pub fn read_body(kind: ExtensionKind, body: &[u8], is_toml: bool) -> Result<Vec<
     let text = std::str::from_utf8(body).map_err(|error| bad_request(error.to_string()))?;
     let value: Value = match is_toml {
         true => toml::from_str(text).map_err(|error| bad_request(toml_flaw(text, &error)))?,
-        false => {
-            serde_json::from_str(text).map_err(|error| Refusal::new(Code::BadJson, error.to_string()))?
-        }
+        false => read_json(text)?,
     };
     if !value.is_object() {
         return Err(bad_request("a definition is one object".into()));

@@ -107,6 +107,49 @@ fn what_can_be_asked_beneath_a_definition_is_for_admins() {
     }
 }
 
+/// The answer 405 has to name the methods that there are. Those to requests beneath a definition did not.
+#[test]
+fn a_method_that_is_unknown_beneath_a_kind_is_answered_with_those_that_are_known() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    for kind in ["pull", "middleware", "archive", "hook"] {
+        for method in ["GET", "PUT", "DELETE", "POST", "PATCH"] {
+            for rest in
+                ["", "/x", "/x/rollback", "/x/test", "/x/verify", "/x/restore", "/x/archives", "/test"]
+            {
+                let path = format!("/v1/{kind}{rest}");
+                let fields = [("Content-Type", "application/json")];
+                let answer = Http::request(&node.http, method, &path, &fields, b"{}");
+                let allow = answer.header("allow");
+                assert_eq!(answer.status == 405, allow.is_some(), "{method} {path}: {answer:?}");
+                assert!(
+                    !allow.is_some_and(|known| known.split(',').any(|one| one == method)),
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+}
+
+/// The last of two fields of the same name counted, without a word. In TOML, and in a publish, they are refused.
+#[test]
+fn a_definition_with_a_field_twice_is_refused() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    for (kind, definition) in definitions() {
+        let text = definition.to_string();
+        let (first, rest) = text.split_once(',').expect("more than one field");
+        for body in
+            [format!("{first},{},{rest}", &first[1..]), text.replacen('{', "{\"zz\":{\"a\":1,\"a\":2},", 1)]
+        {
+            let fields = [("Content-Type", "application/json")];
+            let answer =
+                Http::request(&node.http, "PUT", &format!("/v1/{kind}/mine"), &fields, body.as_bytes());
+            answer.assert_problem(400, "bad_request");
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(detail.contains(" is there twice at line 1 column "), "{kind}: {detail}");
+        }
+    }
+}
+
 /// The variables of aNode itself may hold secrets of the node. A pull source could not name them, but a webhook and an archive
 /// could, and so whoever may put definitions could have them sent to an address of their choice.
 #[test]

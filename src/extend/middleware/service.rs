@@ -15,6 +15,7 @@ use super::rule::RecordReader;
 use super::telling::{clean, tell_module};
 use super::trial::MiddlewareTrial;
 use crate::extend::definition::{BadField, Definition};
+use crate::extend::json::read_json;
 use crate::extend::put::toml_flaw;
 use crate::protocol::extension::{ExtensionKind, ExtensionName, MiddlewareBody};
 use crate::protocol::refusal::{Code, Refusal};
@@ -121,9 +122,7 @@ fn read(body: &MiddlewareBody<'_>) -> Result<(MiddlewareVersion, Option<Vec<u8>>
         MiddlewareVersion::of_request(&read(text)?).map_err(named)
     };
     match body {
-        MiddlewareBody::Json(text) => of_text(text, &|text| {
-            serde_json::from_str(text).map_err(|error| Refusal::new(Code::BadJson, error.to_string()))
-        }),
+        MiddlewareBody::Json(text) => of_text(text, &read_json),
         MiddlewareBody::Toml(text) => {
             of_text(text, &|text| toml::from_str(text).map_err(|error| bad_request(toml_flaw(text, &error))))
         }
