@@ -127,6 +127,24 @@ fn compose_bounds_memory_and_lets_images_be_pinned() {
     assert!(dockerfile.contains(&format!("\nARG RUST_IMAGE={default}\nFROM ${{RUST_IMAGE}} AS build\n")));
 }
 
+/// A directory that the build came to need was not sent to docker, and no image could be built.
+#[test]
+fn docker_is_sent_all_that_the_image_is_built_from() {
+    let ignored = read(".dockerignore");
+    let (dockerfile, sent) = (read("Dockerfile"), lines(&ignored));
+    let copied = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copied = copied.filter(|line| !line.starts_with("--from=")).flat_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // The last word is the target.
+        words[..words.len() - 1].to_vec()
+    });
+    let copied: BTreeSet<String> = copied.map(|path| format!("!{path}")).collect();
+    assert!(copied.len() > 5 && sent.contains("*"), "{copied:?}");
+    for path in &copied {
+        assert!(sent.contains(path.as_str()), "{path} is missing in .dockerignore");
+    }
+}
+
 #[test]
 fn kubernetes_gives_every_node_its_secrets() {
     let set = read("deploy/kubernetes/statefulset.yaml");
