@@ -114,6 +114,11 @@ fn compose_bounds_memory_and_lets_images_be_pinned() {
     for variable in ["ANODE_MEMORY:-2G", "CASSANDRA_MEMORY:-3G"] {
         assert!(compose.contains(&format!("limits: {{ memory: \"${{{variable}}}\" }}")), "{variable}");
     }
+    // A heap of Cassandra that was raised in the file alone did not fit into the limit.
+    let settings = read(".env");
+    for variable in ["ANODE_MEMORY=2G", "CASSANDRA_HEAP=1G", "CASSANDRA_MEMORY=3G"] {
+        assert!(lines(&settings).contains(variable), "{variable} stands in .env");
+    }
     let operation = read("docs/operation.md");
     for image in ["ANODE_IMAGE", "CASSANDRA_IMAGE", "RUST_IMAGE"] {
         assert!(compose.contains(&format!("${{{image}:-")), "{image}");
