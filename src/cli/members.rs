@@ -56,6 +56,12 @@ impl Member {
     }
 }
 
+/// Returns whether clients are told `address` of exactly one of the members with these addresses. If members share one,
+/// such as the name of a service, whoever is asked there may be any of them.
+pub fn is_of_one<'a>(addresses: impl Iterator<Item = &'a str>, address: &str) -> bool {
+    addresses.filter(|other| *other == address).count() == 1
+}
+
 #[derive(Deserialize)]
 struct Members<'a> {
     #[serde(borrow)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::command::{Background, binary};
-use crate::harness::{Cluster, Output, anode, eventually, json as parse, ports};
+use crate::harness::{Cluster, Node, NodeConfig, Output, anode, eventually, json as parse, ports};
 
 /// Runs a command line of the shell on a terminal of 80 columns and 24 lines for some seconds, and returns all that it
 /// wrote there.
@@ -55,6 +55,26 @@ fn top_shows_members_rates_and_the_hottest_sources() {
     }
     let nowhere = format!("http://127.0.0.1:{}", ports::free());
     assert_eq!(anode(&["top", "--once", "--url", &nowhere]).code, Some(1));
+}
+
+/// Members that share the name of a service were shown with the figures of whoever answered there, each several times.
+#[test]
+fn members_that_share_an_address_have_no_figures() {
+    let first = NodeConfig::named("first").in_memory();
+    let shared = first.http.clone();
+    let first = Node::start(first.with(&["--advertise-http", &shared]));
+    let other = NodeConfig::joining("other", &first).in_memory().with(&["--advertise-http", &shared]);
+    let other = Node::start(other);
+    first.wait_member(&other.id, "alive", Duration::from_secs(20));
+    let url = format!("http://{shared}");
+    let told = parse(anode(&["top", "--once", "--json", "--url", &url]).stdout.trim());
+    let members = told["members"].as_array().expect("members");
+    assert_eq!(members.len(), 2, "{told}");
+    assert!(members.iter().all(|member| member["http"] == shared && member["figures"].is_null()), "{told}");
+    let doctor = anode(&["doctor", "--json", "--url", &url]);
+    assert!(doctor.stdout.contains("other members tell clients its address"), "{doctor:?}");
+    // No conclusion is drawn for one member from what another one answers, so nothing is wrong.
+    assert_eq!(doctor.code, Some(0), "{doctor:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::machine::{judge_disk, judge_files};
 use super::{Findings, Verdict};
 use crate::cli::client::{NodeUrl, Nodes, fetch_from};
 use crate::cli::exposition::MetricsText;
-use crate::cli::format;
+use crate::cli::{format, members::is_of_one};
 
 /// Offset of the clock beyond which publishes are refused, and beyond which it is worth a look, in seconds.
 const CLOCK_S: (f64, f64) = (5.0, 0.5);
@@ -200,19 +200,30 @@ fn check_members(node: &NodeUrl, findings: &mut Findings) {
         members.iter().filter(|member| !matches!(member.state.as_str(), "dead" | "left")).collect();
     let mut asked = 0;
     for member in live.iter().take(ASKED_MAX) {
-        let Some(url) = node.member(&member.http) else { continue };
+        let SeenMember { id, http, .. } = member;
+        if !is_of_one(live.iter().map(|other| other.http.as_str()), http) {
+            let said = format!("{id} cannot be asked: other members tell clients its address {http}, too");
+            let advice =
+                "run the doctor at each member, or let each tell a name of its own (--advertise-http)";
+            findings.add("peers", Verdict::Unknown, said, advice);
+            continue;
+        }
+        let Some(url) = node.member(http) else { continue };
         match members_of(&url) {
             Ok(view) => {
                 asked += 1;
-                judge_view(&member.id, &view, findings);
+                judge_view(id, &view, findings);
             }
             Err(reason) => findings.add(
                 "peers",
                 Verdict::Unknown,
-                format!("{} cannot be asked at {}: {reason}", member.id, member.http),
+                format!("{id} cannot be asked at {http}: {reason}"),
                 "its clients' address may be reachable on its own network only: run the doctor there, too",
             ),
         }
+    }
+    if asked == 0 {
+        judge_view("the node that was asked", &members, findings);
     }
     for dead in members.iter().filter(|member| member.state == "dead") {
         let said = format!("{} ({}) is dead", dead.id, dead.gossip);

@@ -123,12 +123,14 @@ impl Sampler {
     }
 }
 
-/// Asks members for their metrics, some at a time. `None` for those that do not answer, or do not tell.
+/// Asks members for their metrics, some at a time. `None` for those that do not answer or do not tell, and for those that
+/// share an address, whose figures would be anybody's.
 fn poll(asked: &NodeUrl, members: &[Member]) -> Vec<Option<MetricsText>> {
     let read = |member: &Member| {
-        // The node that was asked is reached by its URL, even where others would not reach its address.
-        let urls = [asked.member(&member.http)];
-        let answer = urls.into_iter().flatten().find_map(|url| fetch_from(&url, "/metrics").ok())?;
+        if !members::is_of_one(members.iter().map(|other| other.http.as_str()), &member.http) {
+            return None;
+        }
+        let answer = fetch_from(&asked.member(&member.http)?, "/metrics").ok()?;
         (answer.status == 200).then(|| MetricsText::parse(&answer.body))
     };
     let mut polled = Vec::with_capacity(members.len());
