@@ -34,6 +34,8 @@ const SILENCE_US_MAX: u64 = 40_000_000;
 const REPEATS_MAX: usize = 65_536;
 /// First and longest wait between two attempts to connect, in microseconds.
 const WAIT_US: (u64, u64) = (100_000, 10_000_000);
+/// Most attempts after which the wait grows.
+const ROUND_MAX: usize = 32;
 
 /// The content of a subscription.
 #[derive(Clone, Debug)]
@@ -271,9 +273,19 @@ impl Subscription {
         }
     }
 
+    /// Number of attempts in which every node is tried that [`Subscription::candidate`] names.
+    fn round(&self) -> u32 {
+        let attempts = match self.members.len() {
+            0 => self.homes.len(),
+            members => 2 * members.max(self.homes.len()),
+        };
+        u32::try_from(attempts.clamp(1, ROUND_MAX)).unwrap_or(1)
+    }
+
     fn lose(&mut self, reason: String, is_at_once: bool) -> Event {
         self.socket = None;
-        let longest_us = (WAIT_US.0 << self.tries.min(10)).min(WAIT_US.1);
+        // Other nodes may well be there: the wait grows when all have been tried.
+        let longest_us = (WAIT_US.0 << (self.tries / self.round()).min(10)).min(WAIT_US.1);
         self.tries = self.tries.saturating_add(1);
         let now = clock::now();
         let chance =
@@ -325,7 +337,14 @@ impl Subscription {
             self.node = connected.node;
             let first = self.homes.first();
             let endpoints = connected.members.iter().filter_map(|member| first.member(&member.http));
-            self.members = endpoints.filter(|node| self.homes.iter().all(|home| home != node)).collect();
+            let others = endpoints.filter(|node| self.homes.iter().all(|home| home != node));
+            self.members = others.fold(Vec::new(), |mut known, node| {
+                // All members of a service may tell its name.
+                if !known.contains(&node) {
+                    known.push(node);
+                }
+                known
+            });
         }
         if let Some(token) = control.eos.and_then(|eos| eos.resume) {
             // The token is from the beginning of the snapshot. Records that were received since may be sent
@@ -502,5 +521,24 @@ mod tests {
         };
         assert_eq!(tried(&[]), ["a:1", "b:2", "a:1", "b:2"]);
         assert_eq!(tried(&["c:3"]), ["a:1", "c:3", "b:2", "c:3"]);
+    }
+
+    /// With ten nodes, of which three were there, it took more than half a minute to find one of them.
+    #[test]
+    fn the_wait_grows_when_all_nodes_have_been_tried() {
+        let node = |at: &str| NodeUrl::parse(at, "--url", &Default::default()).expect("a URL");
+        let homes = Nodes::new((1..=10).map(|port| node(&format!("a:{port}"))).collect()).expect("ten");
+        let mut subscription = Subscription::new(homes, wanted());
+        let member = r#"{"id":"n","http":"service:1"}"#;
+        let greeting = format!(
+            r#"{{"connected":{{"node":"n1","session":"s","members":[{member},{member},{member}]}}}}"#
+        );
+        subscription.take(&greeting).expect("taken");
+        assert_eq!(subscription.members, [node("service:1")], "named once");
+        for attempt in 0..60 {
+            let longest_us = 100_000 << (attempt / 20);
+            let Event::Lost(lost) = subscription.lose("gone".into(), false) else { panic!("it is lost") };
+            assert!((longest_us / 2..longest_us).contains(&lost.retry_us), "{attempt}: {lost:?}");
+        }
     }
 }
