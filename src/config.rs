@@ -202,6 +202,8 @@ pub struct Config {
     pub allow_exec: Option<PathBuf>,
     /// Number of event loops, each with a thread of its own.
     pub workers: NonZeroUsize,
+    /// Each event loop stays on a processor of its own.
+    pub pin_workers: bool,
     /// How long a busy event loop keeps polling for events before it sleeps, in microseconds.
     pub busy_poll_us: u64,
     /// Largest data of one record, in bytes.
@@ -302,6 +304,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         tombstones_us: values::duration_us("tombstones", &text(&raw.tombstones, "24h"), TOMBSTONES_US)?,
         allow_exec: values::folder("allow-exec", raw.allow_exec.as_ref())?,
         workers: values::workers(&text(&raw.workers, &machine.cores.clamp(1, WORKERS_MAX).to_string()))?,
+        pin_workers: values::choice("pin-workers", &text(&raw.pin_workers, "no"), &SWITCH)?,
         busy_poll_us: values::count("busy-poll-us", &text(&raw.busy_poll_us, "0"), 0..=BUSY_POLL_US_MAX)?
             as u64,
         max_record_bytes,
@@ -342,6 +345,7 @@ const STORES: [(&str, StoreKind); 3] =
     [("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory), ("cassandra", StoreKind::Cassandra)];
 const PROFILES: [(&str, Profile); 3] =
     [("lan", Profile::Lan), ("wan", Profile::Wan), ("local", Profile::Local)];
+const SWITCH: [(&str, bool); 2] = [("no", false), ("yes", true)];
 const LOGS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),

@@ -53,7 +53,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "gossip = \"0.0.0.0:7946\"\nadvertise = \"10.0.0.1\"\n",
         "max-record-bytes = \"64KiB\"\nmax-frame-bytes = 1048576\nmax-memory = \"3 GiB\"\n",
         "store = \"cassandra\"\ncassandra = \"a:9042,b:9042\"\nconsistency = \"QUORUM\"\nreplication = \"dc1:3\"\n",
-        "tombstones = \"1500ms\"\nhistory = 3\nworkers = 2\nbusy-poll-us = 150\nmax-connections = 5\n",
+        "tombstones = \"1500ms\"\nhistory = 3\nworkers = 2\npin-workers = \"yes\"\nbusy-poll-us = 150\nmax-connections = 5\n",
         "profile = \"wan\"\nlog = \"json\"\nlog-level = \"debug\"\nzone = \"z\"\ncluster-name = \"c\"\n",
         "node-name = \"n1\"\ndata-dir = \"/var/lib/anode/*\"\nmax-client-memory = \"64MiB\"\n",
         "htpp = 1\n[x]\ny = [1, {z = 'a'}]\n",

@@ -141,6 +141,10 @@ pub struct Raw {
     /// Number of event loops [default: one per core]
     #[arg(long, env = "ANODE_WORKERS", value_name = "N", allow_hyphen_values = true)]
     pub workers: Option<Text>,
+    /// Keep each event loop on a processor of its own, for machines on which this node is the main program [default:
+    /// no]
+    #[arg(long, env = "ANODE_PIN_WORKERS", value_name = "no|yes")]
+    pub pin_workers: Option<Text>,
     /// Microseconds for which a busy event loop polls before it sleeps, at most 1000; answers come sooner but
     /// cost more processor time [default: 0]
     #[arg(long, env = "ANODE_BUSY_POLL_US", value_name = "US", allow_hyphen_values = true)]
@@ -286,6 +290,7 @@ impl Raw {
             tombstones: self.tombstones.or(file.tombstones),
             allow_exec: self.allow_exec.or(file.allow_exec),
             workers: self.workers.or(file.workers),
+            pin_workers: self.pin_workers.or(file.pin_workers),
             busy_poll_us: self.busy_poll_us.or(file.busy_poll_us),
             max_record_bytes: self.max_record_bytes.or(file.max_record_bytes),
             max_frame_bytes: self.max_frame_bytes.or(file.max_frame_bytes),

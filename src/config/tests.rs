@@ -181,6 +181,8 @@ fn errors_name_flag_value_and_what_is_allowed() {
     assert_eq!(refused(|raw| raw.workers = Some("0".into())).field, "--workers");
     assert_eq!(refused(|raw| raw.history = Some("0".into())).field, "--history");
     assert_eq!(refused(|raw| raw.busy_poll_us = Some("1001".into())).field, "--busy-poll-us");
+    let error = refused(|raw| raw.pin_workers = Some("maybe".into()));
+    assert_eq!(error.to_string(), r#"--pin-workers: "maybe" cannot be used; allowed: no, yes"#);
     assert_eq!(refused(|raw| raw.node_name = Some("a b".into())).field, "--node-name");
     assert_eq!(refused(|raw| raw.cluster_name = Some("".into())).field, "--cluster-name");
     assert_eq!(refused(|raw| raw.max_record_bytes = Some("3MiB".into())).field, "--max-record-bytes");

@@ -18,6 +18,7 @@ mod acceptor;
 mod account;
 mod acks;
 mod address;
+mod affinity;
 mod backend;
 mod batch;
 mod clients;

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
+use super::affinity::{self, Processors};
 use super::backend;
 use super::clients::Clients;
 use super::clock;
@@ -190,7 +191,7 @@ impl Node {
         let (store, identity) = backend::open(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
-        let busy_poll_us = config.busy_poll_us;
+        let (busy_poll_us, pins_workers) = (config.busy_poll_us, config.pin_workers);
         let shared = share(config, (&identity, auth), store, mailboxes, on_fatal);
         warn_of_strangers(&shared.door, http);
         let gossip_config = gossip_config(&shared, &identity, &told);
@@ -214,6 +215,7 @@ impl Node {
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
         traces::start(shared.traces(), ended.clone(), &mut handle.threads)?;
+        let pinned = pins_workers.then(Processors::allowed).flatten();
         let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, &polls)?);
         let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
@@ -227,7 +229,11 @@ impl Node {
             {
                 worker.serve_watchers(acceptor)?;
             }
-            handle.spawn(format!("worker-{id}"), move || worker.run())?;
+            let processor = pinned.as_ref().map(|pinned| pinned.of(id));
+            handle.spawn(format!("worker-{id}"), move || {
+                processor.into_iter().for_each(affinity::stay_on);
+                worker.run()
+            })?;
         }
         reloader.add(SharedFiles(shared.clone()));
         if let Some(files) = tls_reload {

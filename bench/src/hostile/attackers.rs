@@ -11,10 +11,9 @@ use std::time::Duration;
 use anode_loadgen::Outcome;
 use clap::Args;
 
-use super::Attacked;
 use super::acts::{ACTS, Act, Attacker};
-use super::healthy::Healthy;
 use super::wire::TlsSide;
+use super::{Attacked, Pairs};
 
 /// How long the attackers may take to connect.
 const BEGIN: Duration = Duration::from_secs(120);
@@ -45,15 +44,12 @@ pub struct Attackers {
 }
 
 impl Attackers {
-    /// Starts the process, and waits until all of its connections have begun. `healthy` stays connected meanwhile.
-    pub fn begin(
-        act: &Act,
-        node: &Attacked,
-        connections: usize,
-        healthy: &mut Healthy,
-    ) -> Outcome<Attackers> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(std::env::current_exe()?).args([
+    /// Starts the process, and waits until all of its connections have begun. The healthy of `pairs` stay connected meanwhile.
+    pub fn begin(act: &Act, node: &Attacked, connections: usize, pairs: &mut Pairs) -> Outcome<Attackers> {
+        // Threads of this class run only while a processor has nothing else to do, and give way at once. A nice value
+        // would let an attacker finish its slice of up to some milliseconds first, as no attacker on another machine can.
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(std::env::current_exe()?).args([
             "attack",
             act.name,
             &node.node.http,
@@ -77,7 +73,7 @@ impl Attackers {
             match attackers.lines.recv_timeout(STAY) {
                 Ok(line) if line == "begun" => return Ok(attackers),
                 Ok(line) => return Err(format!("the attackers have not begun: {line:?}").into()),
-                Err(RecvTimeoutError::Timeout) => healthy.stay()?,
+                Err(RecvTimeoutError::Timeout) => pairs.stay()?,
                 Err(RecvTimeoutError::Disconnected) => return Err("the attackers have not begun".into()),
             }
         }

@@ -7,6 +7,8 @@ use anode_loadgen::Outcome;
 use anode_loadgen::client::{self, ServerStream};
 use tungstenite::{Message, WebSocket};
 
+use crate::median::median;
+
 /// Time between two records.
 pub const PACE: Duration = Duration::from_millis(4);
 
@@ -17,6 +19,14 @@ pub struct Noticed {
     pub p50_us: f64,
     /// 99th percentile, in microseconds.
     pub p99_us: f64,
+}
+
+impl Noticed {
+    /// The medians of several measurements.
+    pub fn medians(all: impl Iterator<Item = Noticed> + Clone) -> Noticed {
+        let middle = |value: fn(Noticed) -> f64| median(&all.clone().map(value).collect::<Vec<f64>>());
+        Noticed { p50_us: middle(|it| it.p50_us), p99_us: middle(|it| it.p99_us) }
+    }
 }
 
 /// The two clients, on connections of their own.

@@ -2,8 +2,12 @@
 //! node that they use.
 //!
 //! Each attack is measured in turns with nobody attacking, since a machine is not equally fast all the time. The
-//! attackers are a process of their own with the least priority, so that what is measured is what the node does
-//! about them, and not how many processors they leave.
+//! attackers are a process of their own that runs only while the node and the healthy leave a processor idle, so that
+//! what is measured is what the node does about them, and not how many processors they leave.
+//!
+//! A second node on the same machine, which nobody attacks, serves a healthy publisher and subscriber of its own. What they
+//! notice is what the processors and the kernel cost everybody who shares them with a node under attack. What those at
+//! the first node notice beyond that, the node itself could have done better.
 
 mod acts;
 mod attackers;
@@ -76,22 +80,26 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     );
     anode_loadgen::raise_open_files();
     let folder = Folder::new()?;
-    let rights =
-        if has_rights(&anode)? { "tokens are judged" } else { "the node has no rights: tokens mean nothing" };
+    let has_rights = has_option(&anode, "--auth")?;
+    let rights = if has_rights { "tokens are judged" } else { "the node has no rights: tokens mean nothing" };
     println!("{rights}");
     if arguments.tls {
         println!("all speak TLS");
     }
-    let node = start(&anode, &folder, arguments.tls)?;
-    let mut healthy = node.healthy()?;
-    healthy.measure(Duration::from_secs(2))?;
+    let certificate = arguments.tls.then(|| Certificate::write(&folder)).transpose()?;
+    let beside = Attacked::start(&anode, &folder, "beside", certificate.as_ref())?;
+    let node = Attacked::start(&anode, &folder, "node", certificate.as_ref())?;
+    node.fill()?;
+    let mut pairs = Pairs { healthy: node.healthy()?, beside: beside.healthy()? };
+    pairs.measure(Duration::from_secs(2))?;
     println!(
-        "| attack | p50 without, µs | p50, µs | p99 without, µs | p99, µs | ratio of p99 | acts/s | verdict |"
+        "| attack | p50 without, µs | p50, µs | p99 without, µs | p99, µs | ratio of p99 | the same at a node that \
+         nobody attacks | acts/s | verdict |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut failed = Vec::new();
     for act in acts {
-        match measure(arguments, &node, &mut healthy, act) {
+        match measure(arguments, &node, &mut pairs, act) {
             Ok(compared) => {
                 let is_held = compared.ratio() <= *bound;
                 println!("| {} | {compared} | {} |", act.name, if is_held { "held" } else { "FAILED" });
@@ -100,9 +108,9 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
                 }
             }
             Err(error) => {
-                println!("| {} | | | | | | | FAILED: {error} |", act.name);
+                println!("| {} | | | | | | | | FAILED: {error} |", act.name);
                 failed.push(act.name);
-                healthy = node.healthy()?;
+                pairs = Pairs { healthy: node.healthy()?, beside: beside.healthy()? };
             }
         }
     }
@@ -113,15 +121,48 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
 }
 
 /// A node, and how it is reached.
-struct Attacked {
+struct Attacked<'a> {
     node: Node,
     /// The certificate of the node, which is its own authority; `None`: it does not speak TLS.
-    certificate: Option<Certificate>,
+    certificate: Option<&'a Certificate>,
 }
 
-impl Attacked {
+impl Attacked<'_> {
+    /// Starts a node with a folder of this name.
+    fn start<'a>(
+        anode: &Path,
+        folder: &Folder,
+        name: &str,
+        certificate: Option<&'a Certificate>,
+    ) -> Outcome<Attacked<'a>> {
+        let mut options = vec!["--store", "memory", "--log-level", "error", "--metrics", "127.0.0.1:0"];
+        if let Some(Certificate { cert, key }) = certificate {
+            options.extend(["--tls-cert", cert, "--tls-key", key]);
+        }
+        let rights = folder.join("auth.toml").display().to_string();
+        if has_option(anode, "--auth")? {
+            std::fs::write(&rights, RIGHTS)?;
+            options.extend(["--auth", &rights]);
+        }
+        // The attackers share the processors with the node. As long as they run, the kernel sees no idle processor to
+        // which it could move one of two event loops that it has put on one.
+        if has_option(anode, "--pin-workers")? {
+            options.extend(["--pin-workers", "yes"]);
+        }
+        let node = Node::start(anode, &folder.join(name), &options)?;
+        node.wait_ready(DEADLINE)?;
+        Ok(Attacked { node, certificate })
+    }
+
+    /// Publishes what the attackers ask for.
+    fn fill(&self) -> Outcome<()> {
+        fill::run(&self.url(), self.ca(), "fill", SOURCES, 1_000, 20)?;
+        fill::run(&self.url(), self.ca(), "large", LARGE, 10, LARGE_BYTES)?;
+        Ok(())
+    }
+
     fn ca(&self) -> Option<&Path> {
-        self.certificate.as_ref().map(|certificate| Path::new(&certificate.cert))
+        self.certificate.map(|certificate| Path::new(&certificate.cert))
     }
 
     fn url(&self) -> String {
@@ -144,83 +185,107 @@ fn chosen(only: &[String], has_tls: bool) -> Outcome<Vec<&'static Act>> {
     Ok(possible().filter(is_chosen).collect())
 }
 
-fn start(anode: &Path, folder: &Folder, has_tls: bool) -> Outcome<Attacked> {
-    let mut options = vec!["--store", "memory", "--log-level", "error", "--metrics", "127.0.0.1:0"];
-    let certificate = has_tls.then(|| Certificate::write(folder)).transpose()?;
-    if let Some(Certificate { cert, key }) = &certificate {
-        options.extend(["--tls-cert", cert, "--tls-key", key]);
-    }
-    let rights = folder.join("auth.toml").display().to_string();
-    if has_rights(anode)? {
-        std::fs::write(&rights, RIGHTS)?;
-        options.extend(["--auth", &rights]);
-    }
-    let node = Node::start(anode, &folder.join("node"), &options)?;
-    node.wait_ready(DEADLINE)?;
-    let node = Attacked { node, certificate };
-    fill::run(&node.url(), node.ca(), "fill", SOURCES, 1_000, 20)?;
-    fill::run(&node.url(), node.ca(), "large", LARGE, 10, LARGE_BYTES)?;
-    Ok(node)
-}
-
 /// Rights by which everybody may do everything, but a wrong token is refused.
 const RIGHTS: &str = "[anonymous]\npublish = [\"**\"]\nsubscribe = [\"**\"]\nobserve = true\n";
 
-/// Returns whether this version of the program can be given rights.
-fn has_rights(anode: &Path) -> Outcome<bool> {
+/// Returns whether this version of the program has an option.
+fn has_option(anode: &Path, option: &str) -> Outcome<bool> {
     let help = std::process::Command::new(anode).args(["serve", "--help"]).output()?;
-    Ok(String::from_utf8_lossy(&help.stdout).contains("--auth "))
+    Ok(String::from_utf8_lossy(&help.stdout).split_whitespace().any(|word| word == option))
+}
+
+/// The healthy at the node that is attacked, and those at the node that nobody attacks.
+struct Pairs {
+    healthy: Healthy,
+    beside: Healthy,
+}
+
+impl Pairs {
+    /// Publishes a record at both nodes, so that they do not close the connections for their silence.
+    fn stay(&mut self) -> Outcome<()> {
+        self.healthy.stay()?;
+        self.beside.stay()
+    }
+
+    /// Measures both at the same time.
+    fn measure(&mut self, length: Duration) -> Outcome<Both> {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.beside.measure(length).map_err(|error| error.to_string()));
+            let healthy = self.healthy.measure(length)?;
+            let beside = other.join().map_err(|_| "a measuring thread panicked")?;
+            Ok(Both { healthy, beside: beside? })
+        })
+    }
+}
+
+/// What both noticed in one measurement, or the medians of several.
+struct Both {
+    healthy: Noticed,
+    beside: Noticed,
+}
+
+impl Both {
+    fn medians(all: &[Both]) -> Both {
+        Both {
+            healthy: Noticed::medians(all.iter().map(|both| both.healthy)),
+            beside: Noticed::medians(all.iter().map(|both| both.beside)),
+        }
+    }
 }
 
 /// What was noticed without and with an attack: medians of all rounds.
 struct Compared {
-    without: Noticed,
-    with: Noticed,
+    without: Both,
+    with: Both,
     /// Things that the attackers did in a second.
     acts_per_s: f64,
 }
 
 impl Compared {
+    /// How many times as high the 99th percentile is under the attack.
     fn ratio(&self) -> f64 {
-        self.with.p99_us / self.without.p99_us
+        self.with.healthy.p99_us / self.without.healthy.p99_us
+    }
+
+    /// The same at the node that nobody attacks.
+    fn ratio_beside(&self) -> f64 {
+        self.with.beside.p99_us / self.without.beside.p99_us
     }
 }
 
 impl std::fmt::Display for Compared {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Compared { without, with, acts_per_s } = self;
+        let (without, with) = (self.without.healthy, self.with.healthy);
         write!(
             out,
-            "{:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {acts_per_s:.0}",
+            "{:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.0}",
             without.p50_us,
             with.p50_us,
             without.p99_us,
             with.p99_us,
-            self.ratio()
+            self.ratio(),
+            self.ratio_beside(),
+            self.acts_per_s
         )
     }
 }
 
 /// Measures one attack.
-fn measure(arguments: &Arguments, node: &Attacked, healthy: &mut Healthy, act: &Act) -> Outcome<Compared> {
+fn measure(arguments: &Arguments, node: &Attacked, pairs: &mut Pairs, act: &Act) -> Outcome<Compared> {
     let length = Duration::from_secs_f64(arguments.seconds);
     let (mut without, mut with, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds.max(1) {
-        without.push(healthy.measure(length)?);
-        let attackers = Attackers::begin(act, node, arguments.connections, healthy)?;
-        with.push(healthy.measure(length)?);
+        without.push(pairs.measure(length)?);
+        let attackers = Attackers::begin(act, node, arguments.connections, pairs)?;
+        with.push(pairs.measure(length)?);
         rates.push(attackers.end(length)?);
-        settle(&node.node, healthy)?;
+        settle(&node.node, pairs)?;
     }
-    let middle = |all: &[Noticed]| Noticed {
-        p50_us: median(&all.iter().map(|it| it.p50_us).collect::<Vec<f64>>()),
-        p99_us: median(&all.iter().map(|it| it.p99_us).collect::<Vec<f64>>()),
-    };
-    Ok(Compared { without: middle(&without), with: middle(&with), acts_per_s: median(&rates) })
+    Ok(Compared { without: Both::medians(&without), with: Both::medians(&with), acts_per_s: median(&rates) })
 }
 
 /// Waits until the node has closed what the attackers left, so that the next measurement is undisturbed.
-fn settle(node: &Node, healthy: &mut Healthy) -> Outcome<()> {
+fn settle(node: &Node, pairs: &mut Pairs) -> Outcome<()> {
     /// The connections of the healthy, and that which asks.
     const OWN: f64 = 4.0;
     let begun = std::time::Instant::now();
@@ -234,7 +299,7 @@ fn settle(node: &Node, healthy: &mut Healthy) -> Outcome<()> {
             std::thread::sleep(Duration::from_millis(500));
             return Ok(());
         }
-        healthy.stay()?;
+        pairs.stay()?;
         std::thread::sleep(Duration::from_millis(100));
     }
     Err(format!("{SETTLING:?} after the attackers have gone, the node still has connections of theirs")
