@@ -51,6 +51,7 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
         reloader.handle_turn(now);
         process.handle_turn(now, &shared.metrics.process);
         clocks.handle_turn(now, &shared.metrics.clock_jumps);
+        shared.store().note_use(now);
         if let Some(takeover) = &mut takeover {
             takeover.look(now, shared);
         }

@@ -4,10 +4,10 @@
 //! returns an [`OpenBackend`]. Everything else is the same for all kinds: the queue, the durable mark,
 //! health, and the join of the records that wait with those that are written.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::data_dir::DirLock;
 use super::error::StoreError;
 use super::open::NodeIdentity;
 use super::placement::Sharing;
@@ -72,5 +72,5 @@ pub(super) struct OpenBackend {
     /// File or directory that errors name.
     pub(super) place: PathBuf,
     /// Lock of the data directory, held for as long as the store is open.
-    pub(super) lock: Option<File>,
+    pub(super) lock: Option<DirLock>,
 }

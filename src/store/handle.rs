@@ -1,6 +1,5 @@
 //! The handle by which the rest of the node uses its store.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
+use super::data_dir::DirLock;
 use super::error::StoreError;
 use super::history::page;
 use super::open::{BackendKind, NodeIdentity, OpenError, StoreOptions};
@@ -18,7 +18,7 @@ use super::rings::HistoryRings;
 use super::write_path::{LatestRecords, StoreHealth, StoreStats, WritePath};
 use super::{cassandra, embedded, memory};
 use crate::cluster::Heads;
-use crate::record::{HistoryPage, HistoryQuery, Record, SharedRecord, Source, Stamp};
+use crate::record::{HistoryPage, HistoryQuery, Now, Record, SharedRecord, Source, Stamp};
 
 /// Longest time for which dropping the last handle waits until pushed records are written.
 /// [`StoreHandle::close`] can wait longer, and returns whether they were.
@@ -46,7 +46,7 @@ struct OpenStore {
     backend: Arc<dyn Backend>,
     placement: Placement,
     writer: Mutex<Option<JoinHandle<()>>>,
-    _lock: Option<File>,
+    lock: Option<DirLock>,
 }
 
 impl StoreHandle {
@@ -72,7 +72,7 @@ impl StoreHandle {
         };
         let placement = Placement::new(backend.sharing(), identity.node_name.clone());
         let writer = Mutex::new(writer);
-        let inner = OpenStore { path, memory, backend, placement, writer, _lock: lock };
+        let inner = OpenStore { path, memory, backend, placement, writer, lock };
         Ok((StoreHandle { inner: Arc::new(inner) }, identity))
     }
 
@@ -80,6 +80,13 @@ impl StoreHandle {
     /// and skipped. Blocks its thread for as long as that takes.
     pub fn load(&self, each: &mut dyn FnMut(Record)) -> Result<LoadReport, StoreError> {
         self.inner.backend.load(each)
+    }
+
+    /// Notes that the data directory is in use, for the choice among numbered ones after a `kill -9`.
+    pub(crate) fn note_use(&self, now: Now) {
+        if let Some(lock) = &self.inner.lock {
+            lock.note_use(now);
+        }
     }
 
     /// Returns whether a load that was partial can be repeated now.

@@ -107,9 +107,11 @@ fn nodes_that_share_a_volume_take_the_directory_that_was_written_last() {
     drop(stores);
     // The second was the last to stop, the third the first.
     for (number, hours) in [(1, 2), (2, 3), (3, 1)] {
-        let file = std::fs::File::options().append(true).open(place(number).join(FILE_NAME));
         let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(hours * 3_600);
-        file.expect("the store").set_modified(at).expect("a date");
+        for name in [FILE_NAME, "anode.lock"] {
+            let file = std::fs::File::options().append(true).open(place(number).join(name));
+            file.expect("a file of the store").set_modified(at).expect("a date");
+        }
     }
     let again: Vec<StoreHandle> = (0..3).map(|_| open().expect("opens").0).collect();
     let found: Vec<String> = again.iter().flat_map(|store| loaded(store).into_keys()).collect();

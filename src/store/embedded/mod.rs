@@ -36,7 +36,6 @@ mod tables;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +50,7 @@ use self::rows::LatestRow;
 use self::schema::{AGREED_US, BOOT, HEADS, JOURNAL, LATEST, NUMBERS, begin};
 use self::tables::{RecordTables, decode_latest, read_history};
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
-use super::data_dir::{FILE_NAME, take_dir};
+use super::data_dir::{DirLock, FILE_NAME, take_dir};
 use super::engine::StoreEngine;
 use super::error::StoreError;
 use super::history::page;
@@ -78,7 +77,7 @@ pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<OpenBackend, Ope
 pub(super) fn open_medium(
     medium: Box<dyn Medium>,
     options: StoreOptions,
-    lock: Option<File>,
+    lock: Option<DirLock>,
 ) -> Result<OpenBackend, OpenError> {
     let place = medium.path();
     let (embedded, identity, path) = open_file(medium, &options)?;
