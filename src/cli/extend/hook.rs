@@ -53,6 +53,11 @@ struct HookNode {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n\
+    \x20 anode hook put alarms --on 'alarms/**' --url https://example.org/in --secret env:ALARM_SECRET\n\
+    \x20 anode --url http://10.0.0.1:7070 hook put hot --on 'sensors/**' --url https://example.org/in --filter 'data.c > 80'\n\n\
+    --url is the address of the receiver here, so the node is named before `hook`, or by ANODE_URL.\n\
+    A secret is whsec_ and 24 to 64 random bytes in base64: echo whsec_$(head -c 32 /dev/urandom | base64 -w 0)")]
 struct HookPut {
     /// Name of the webhook
     name: String,

@@ -36,6 +36,9 @@ use crate::sim::scenario::{NODES_MAX, RunOutcome, ScenarioError};
     \x20 table        measures every required figure and compares it with the requirement\n\
     \x20 soak         safety and liveness, again and again with new seeds: --hours H\n\
     \x20 FILE.toml    a scenario of your own: see docs/simulator.md\n\n\
+    Examples:\n\
+    \x20 anode sim spread --nodes 100\n\
+    \x20 anode sim lossy --nodes 100 --loss 5% --seeds 1..3\n\n\
     P is a fraction: 0.05 or 5%. Exit codes: 0 all held, 1 something did not (stderr has the command that\n\
     repeats it), 2 unusable arguments.")]
 pub struct Arguments {
