@@ -1,4 +1,5 @@
-//! Links of the documentation: each leads to a file that is there, and to a heading that is there.
+//! Links of the documentation: each leads to a file that is there, and to a heading that is there. And to every picture
+//! leads a link.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,34 @@ pub fn broken(page: &Path, text: &str) -> Vec<String> {
     };
     let is_foreign = |target: &String| target.contains("://") || target.starts_with("mailto:");
     targets(text).into_iter().filter(|target| !is_foreign(target) && leads_nowhere(target)).collect()
+}
+
+/// The pictures, of those with these names, to which no link of these pages leads.
+fn pictures_without_a_page(pictures: &[String], pages: &[String]) -> Vec<String> {
+    let all: Vec<String> = pages.iter().flat_map(|text| targets(text)).collect();
+    let names = all.iter().filter_map(|target| target.rsplit_once("pictures/"));
+    let linked: BTreeSet<&str> = names.map(|(_, name)| name).collect();
+    pictures.iter().filter(|name| !linked.contains(name.as_str())).cloned().collect()
+}
+
+#[test]
+fn every_picture_stands_on_a_page() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let folder = std::fs::read_dir(docs.join("pictures")).expect("the pictures");
+    let names = folder.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let pictures: Vec<String> = names.collect();
+    assert!(!pictures.is_empty());
+    let texts = pages(&docs).into_iter().map(|page| std::fs::read_to_string(page).expect("a page"));
+    let found = pictures_without_a_page(&pictures, &texts.collect::<Vec<_>>());
+    assert!(found.is_empty(), "no page of docs shows these pictures: {}", found.join(", "));
+}
+
+#[test]
+fn a_picture_without_a_page_is_seen() {
+    let pictures = ["a.png", "b.png", "c.png", "d.png"].map(str::to_owned);
+    let page =
+        "![A](pictures/a.png) and ![B](../pictures/b.png)\nNot `c.png`.\n```\n![D](pictures/d.png)\n```\n";
+    assert_eq!(pictures_without_a_page(&pictures, &[page.to_owned()]), ["c.png", "d.png"]);
 }
 
 #[test]
