@@ -1,8 +1,10 @@
 // Makes the pictures of the page: `node screenshots.mjs FOLDER`. See scripts/screenshots.
 
+import { createServer } from "node:http";
+import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Cluster, Machine, browser, connected, feed, open } from "./harness.mjs";
+import { Cluster, Machine, browser, connected, eventually, feed, open } from "./harness.mjs";
 
 /** Seconds for which the cluster runs before the first picture, so that the plots have something to show. */
 const SECONDS = Number(process.env.SECONDS_BEFORE ?? 45);
@@ -57,6 +59,41 @@ await picture("page-subscribe.png", "listen", { viewport: { width: 1100, height:
   await sleep(3_000);
 });
 await picture("page-phone.png", "cluster", { viewport: { width: 390, height: 780 }, colorScheme: "dark" }, () => sleep(6_000));
+// A program beside the cluster: it tells figures of this machine to those who ask, and takes what webhooks send.
+const beside = createServer((request, response) => {
+  request.resume();
+  const isAsked = request.method === "GET";
+  response.writeHead(isAsked ? 200 : 204, isAsked ? { "Content-Type": "application/json" } : {});
+  response.end(isAsked ? JSON.stringify({ uptime: Math.round(os.uptime()), free: os.freemem() }) : undefined);
+});
+await new Promise((resolve) => beside.listen(0, "127.0.0.1", resolve));
+const address = `http://127.0.0.1:${beside.address().port}`;
+const definitions = {
+  "middleware/possible": { on: "*/*/memory/*", cel: 'data < 0 ? reject("less than nothing") : data' },
+  "pull/office": { kind: "http", every: "2s", url: `${address}/figures`, records: [{ source: "office/machine-6", pointer: "" }] },
+  "hook/office": { on: "office/**", url: `${address}/in` },
+};
+for (const [place, definition] of Object.entries(definitions)) {
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch(`${cluster.url(0)}v1/${place}`, { method: "PUT", headers, body: JSON.stringify(definition) });
+  if (answer.status !== 200) {
+    throw new Error(`${place}: ${answer.status} ${await answer.text()}`);
+  }
+}
+// The pull source and the webhook are run by one member each, and tell how they are doing after some seconds.
+for (const place of ["pull/office", "hook/office"]) {
+  await eventually(`${place} is doing something`, async () => {
+    const { state } = await (await fetch(`${cluster.url(0)}v1/${place}`)).json();
+    return state?.records > 0;
+  });
+}
+await picture("page-extend.png", "extend", { viewport: { width: 1280, height: 1000 } }, async (page) => {
+  await page.waitForSelector('tr[data-extension="pull/office"][data-runner^="node-"]');
+  await page.waitForSelector('tr[data-extension="hook/office"][data-runner^="node-"]');
+  await sleep(3_000);
+});
 await stop();
 await chrome.close();
 cluster.stop();
+beside.close();
+beside.closeAllConnections();
