@@ -194,6 +194,27 @@ test("a subscription is tried, and its frames are shown", limits, async () => {
   });
 });
 
+test("a subscription with a filter gets what fits, and is told what no longer does", limits, async () => {
+  await withCluster(1, {}, async (cluster) => {
+    await cluster.publish(0, [{ source: "x/1", data: 1 }, { source: "x/3", data: 3 }]);
+    const { page, check, close } = await open(chrome, `${cluster.url(0)}#/listen`);
+    await connected(page);
+    await page.fill("textarea[name=patterns]", "x/**");
+    await page.fill("input[name=filter]", "data == 3");
+    await page.click("button[type=submit]");
+    await page.locator(".frame.eos").waitFor();
+    assert.match(await page.locator(".frame.record").first().innerText(), /"source":"x\/3"/);
+    assert.equal(await page.locator(".frame.record").count(), 1);
+    await cluster.publish(0, { source: "x/3", data: 4 });
+    await page.locator(".frame.record", { hasText: '"gone":true' }).waitFor();
+    await page.fill("input[name=filter]", "data >");
+    await page.click("button[type=submit]");
+    await page.locator(".frame.error", { hasText: "bad_filter" }).waitFor();
+    check();
+    await close();
+  });
+});
+
 test("a node that wants a token is signed in to", limits, async () => {
   const file = rightsFile(tokenEntry("ops", "right-token", "admin = true") + tokenEntry("reader", "reader-token", 'subscribe = ["open/**"]'));
   await withCluster(1, { flags: () => ["--auth", file] }, async (cluster) => {
@@ -363,6 +384,12 @@ test("100,000 sources and 1,000 updates a second", { timeout: 240_000 }, async (
     t.diagnostic(`frames/s: ${idle} without updates, ${fps} with 1,000 updates/s, ${scrolled} while scrolling; ${subscribed} sources subscribed`);
     // A machine that is busy with other work draws fewer frames at rest, too.
     assert.ok(fps >= Math.min(50, idle * 0.6), `${fps} frames/s with updates, ${idle} without`);
+    // Where the browser gets the processors that it needs, the page keeps what is promised, and while scrolling, too.
+    if (idle >= 55) {
+      assert.ok(fps >= 50, `${fps} frames/s with updates`);
+    } else {
+      t.diagnostic("the machine is too busy to judge 50 frames/s");
+    }
     check();
     await close();
   });
