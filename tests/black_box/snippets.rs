@@ -558,3 +558,13 @@ fn kid_of_ed25519() -> Value {
     let keys = set["keys"].as_array().expect("keys");
     keys.iter().find(|key| key["kty"] == "OKP").expect("an Ed25519 key")["kid"].clone()
 }
+
+/// The comparison named versions of other systems that nobody had measured.
+#[test]
+fn the_comparison_names_the_versions_that_were_measured() {
+    let page = |name: &str| std::fs::read_to_string(root().join(name)).expect("a page");
+    let (told, measured) = (page("docs/comparison.md"), page("docs/benchmarks.md"));
+    for version in ["2.15.3", "7.0.15", "2.0.11", "1.4.5", "8.23.0"] {
+        assert!(told.contains(version) && measured.contains(version), "{version}");
+    }
+}
