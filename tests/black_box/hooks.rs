@@ -190,7 +190,6 @@ fn what_cannot_be_used_is_refused_by_name() {
     assert!(why.contains("NO_SUCH_SECRET"), "{why}");
 }
 
-/// The runner dies, and another node goes on from the token. While the receiver did not answer, nothing is lost.
 /// `hook put --url` names the receiver. The other commands for webhooks took no `--url` behind them, as all others do.
 #[test]
 fn the_node_is_named_behind_the_other_commands() {
@@ -213,6 +212,7 @@ fn the_node_is_named_behind_the_other_commands() {
     assert_eq!(crate::harness::json(&told(&["hook", "list", "--json", "--url", &url]))["hook"], json!([]));
 }
 
+/// The runner dies, and another node goes on from the token. While the receiver did not answer, nothing is lost.
 #[test]
 fn another_node_goes_on_when_the_runner_dies() {
     let cluster = Cluster::configured(2, |config| config);
