@@ -201,20 +201,32 @@ fn a_recording_is_replayed_and_reports_are_kept() {
     assert!(String::from_utf8_lossy(&same.stdout).contains("delivered p99"));
 }
 
+/// Number of searches of which one must find the rate, on a machine that may be busy with other things.
+const SEARCHES_MAX: usize = 10;
+
 #[test]
 fn a_search_finds_a_rate_that_holds() {
     let node = Node::start();
     let bounds = ["--p99-ms", "60000", "--from", "500", "--most", "500", "--seconds", "0.2", "--warmup", "0"];
-    let out = loadgen(&[&["find-max", "--quiet", "--to", &node.http][..], &bounds].concat());
-    let text = String::from_utf8_lossy(&out.stdout);
-    // A machine that is busy with other things may not send even these few in time; then the report says so.
-    let is_found = text.contains("highest rate") && out.status.success();
-    if is_found {
-        assert!(text.contains("with a confidence of 95 %"), "{text}");
-        assert!(text.contains("no higher rate was tried: --most is 500"), "{text}");
-        assert!(text.matches("500/s  p99").count() >= 5, "the rate is run several times: {text}");
+    let command = [&["find-max", "--quiet", "--to", &node.http][..], &bounds].concat();
+    // A machine that is busy with other things may not send even these few in time. The search says so, and nothing else
+    // may be the reason; then it is made again.
+    let searches = (0..SEARCHES_MAX).map(|_| {
+        let out = loadgen(&command);
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    });
+    let mut last = String::new();
+    for (is_success, text) in searches {
+        last = text;
+        if is_success && last.contains("highest rate with p99 of at most 60000 ms: 500/s") {
+            assert!(last.contains("with a confidence of 95 %"), "{last}");
+            assert!(last.contains("no higher rate was tried: --most is 500"), "{last}");
+            assert!(last.matches("500/s  p99").count() >= 5, "the rate is run several times: {last}");
+            return;
+        }
+        assert!(last.contains("were sent"), "{last}");
     }
-    assert!(is_found || text.contains("were sent"), "{text}");
+    panic!("no search found a rate: {last}");
 }
 
 /// Asks a node for the number of sources that match a pattern, at most a page of them.
