@@ -12,7 +12,7 @@ text-align:right}th:first-child,td:first-child{text-align:left}pre{background:#f
 overflow-x:auto;white-space:pre-wrap}svg{max-width:100%;height:auto}.bad{color:#b00020;font-weight:600}\
 @media(prefers-color-scheme:dark){body{background:#14161a;color:#e4e6ea}td,th{border-color:#3a3f47}pre{background:#1e2127}\
 .bad{color:#ff8a8a}svg text{fill:#d5d8dd}svg [fill=\"#FFFFFF\"]{fill:#14161a}svg [stroke=\"#F0F0F0\"]{stroke:#2a2e35}\
-svg [stroke=\"#C8C8C8\"]{stroke:#3a3f47}svg [stroke=\"#000000\"]{stroke:#8b919b}svg [stroke=\"#1F6FEB\"]{stroke:#79b0ff}\
+svg [stroke=\"#000000\"]{stroke:#8b919b}svg [stroke=\"#1F6FEB\"]{stroke:#79b0ff}\
 svg [stroke=\"#C0392B\"]{stroke:#ff8f82}svg [stroke=\"#2E7D32\"]{stroke:#7fd187}}";
 
 /// Returns the whole page.
