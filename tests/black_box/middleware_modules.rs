@@ -90,6 +90,14 @@ fn what_a_module_may_cost_is_bounded() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{order} took {:?}", begun.elapsed());
         assert_eq!(publish(&node, "m/1", json!("pass")).status, 200, "the next record has another instance");
     }
+    // The module has no other clock than the node's, no files and no network: whatever it calls of them stops it.
+    let imports = [("clock", "wasi:clocks"), ("file", "wasi:filesystem"), ("network", "wasi:sockets")];
+    for (order, named) in imports {
+        let answer = publish(&node, "m/1", json!(order));
+        answer.assert_problem(500, "middleware_failed");
+        assert!(answer.body.contains(named), "{order}: {}", answer.body);
+        assert_eq!(publish(&node, "m/1", json!("pass")).status, 200, "the next record has another instance");
+    }
     for _ in 0..200 {
         publish(&node, "m/1", json!("memory"));
         publish(&node, "m/1", json!("pass"));
