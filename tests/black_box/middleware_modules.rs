@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::archives::table;
 use crate::harness::command::{binary, run};
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
 
@@ -75,6 +76,49 @@ fn a_module_decides_at_every_node() {
         assert_eq!(data(node, &source), Some(json!([2, "", true])));
     }
     cluster.wait_equal("**", Duration::from_secs(10));
+}
+
+/// Publishes one record after another at the second node, until the version that was put is in force at all nodes. Adds the
+/// status of each answer to `statuses`, whose length numbers the sources.
+fn publish_until_in_force(cluster: &Cluster, was_put: &Http, statuses: &mut Vec<u16>) {
+    assert_eq!(was_put.status, 200, "{was_put:?}");
+    let in_force = format!("middleware is in force name=m version={}", was_put.json()["version"]);
+    eventually("the version is in force", IN_FORCE, || {
+        let answer = publish(&cluster[1], &format!("t/{}", statuses.len()), json!("replace [1]"));
+        statuses.push(answer.status);
+        cluster.nodes.iter().all(|node| node.log().contains(&in_force)).then_some(())
+    });
+}
+
+/// While one module replaces another, and while the one before comes back, each record meets one of the two. The module of the
+/// tests makes `[1]` of the records, and the template rejects them. One that met neither would be kept as it was published.
+#[test]
+fn a_module_is_replaced_and_comes_back_while_records_come() {
+    let cluster = Cluster::start(2);
+    if !put_in_force(&cluster.nodes, "on=t/*", BEHAVIOURS) {
+        return;
+    }
+    let template = std::fs::read(TEMPLATE).expect("the template");
+    let mut statuses = Vec::new();
+    let replaced = put(&cluster[0], "m", "on=t/*", &template);
+    publish_until_in_force(&cluster, &replaced, &mut statuses);
+    publish(&cluster[1], "t/text", json!("replace [1]")).assert_problem(422, "rejected");
+    assert_eq!(publish(&cluster[1], "t/object", json!({"f": 70.7})).status, 200);
+    assert_eq!(data(&cluster[1], "t/object"), Some(json!({"c": 21.5})));
+    let back = Http::post(&cluster[0].http, "/v1/middleware/m/rollback", "");
+    publish_until_in_force(&cluster, &back, &mut statuses);
+    assert_eq!(publish(&cluster[1], "t/text", json!("replace [1]")).status, 200);
+    assert_eq!(data(&cluster[1], "t/text"), Some(json!([1])));
+    cluster.wait_equal("t/*", Duration::from_secs(10));
+    let kept = table(&cluster[0], "t/*");
+    for (number, status) in statuses.iter().enumerate() {
+        let expected = match status {
+            200 => Some(json!([1])),
+            422 => None,
+            other => panic!("t/{number} was answered with {other}"),
+        };
+        assert_eq!(kept.get(&format!("t/{number}")), expected.as_ref(), "t/{number}");
+    }
 }
 
 #[test]
