@@ -51,6 +51,7 @@ mod pull_cluster;
 mod pull_exec;
 mod pull_file;
 mod pull_http;
+mod pull_https;
 mod pull_kafka;
 mod pull_mqtt;
 mod pull_recipes;
