@@ -198,6 +198,12 @@ fn bad_servers_are_named_and_hold_up_nobody() {
     // Ten polls a second would be a hundred requests by now.
     assert!(origin.asked("/garbage").len() > 1);
     assert!(origin.asked("/silent").len() < 20, "failures are answered by longer and longer waits");
+    eventually("the state tells of what was refused", SOON, || {
+        (node.pull("forbidden")["state"]["refused"].as_u64() >= Some(1)).then_some(())
+    });
+    assert!(node.metric("anode_pull_errors_total", &[]) >= 8.0);
+    assert!(node.metric("anode_pull_records_total", &[("outcome", "refused")]) >= 1.0);
+    assert!(node.metric("anode_pull_bytes_total", &[]) > 0.0);
 }
 
 #[test]
@@ -260,6 +266,9 @@ fn the_rate_of_records_is_bounded() {
     assert_eq!(node.latest("fast/199"), None, "more than 50 in the first second");
     node.wait_data("fast/199", &json!(199));
     assert!(node.metric("anode_pull_slowed_total", &[]) > 100.0);
+    eventually("the state tells how long records have waited", SOON, || {
+        (node.pull("fast")["state"]["slowed_ms"].as_u64() > Some(0)).then_some(())
+    });
 }
 
 #[test]
