@@ -1,6 +1,6 @@
 //! Middlewares in WebAssembly, and what one may cost a node. A program without them says so, and is tested for that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -230,8 +230,8 @@ fn the_template_of_the_guide_runs_from_the_terminal() {
     assert_eq!(line, json!({"outcome": "changed", "records": [{"source": "t/1", "data": {"c": 0.0}}]}));
 }
 
-/// The middleware in Rust of the guide is built and put by its lines, in a copy of the template. Where a compiler for modules
-/// is missing, the test says so.
+/// The middleware in Rust of the guide is built and put by its lines, in a copy of the template. Then the one whose code the guide
+/// shows is built in the same place. Where a compiler for modules is missing, the test says so.
 #[test]
 fn the_template_in_rust_is_built_and_put_by_the_lines_of_the_guide() {
     let libraries =
@@ -245,7 +245,28 @@ fn the_template_in_rust_is_built_and_put_by_the_lines_of_the_guide() {
     }
     let section = GUIDE.split("\n### In Rust\n").nth(1).expect("the section");
     let lines = section.split("```sh\n").nth(1).and_then(|text| text.split("```").next()).expect("the lines");
-    build_and_try("rust", lines);
+    let copy = copy_of("rust");
+    build_and_try(&copy, lines);
+    let code = section.split("```rust\n").nth(1).and_then(|text| text.split("```").next()).expect("the code");
+    build_and_try_code(&copy, code);
+}
+
+/// Builds the code that the guide shows in place of the template's, and publishes what its middleware passes and rejects.
+fn build_and_try_code(copy: &Path, code: &str) {
+    let package = copy.join("guests/rust");
+    std::fs::write(package.join("src/lib.rs"), code).expect("written");
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--target", "wasm32-wasip2"]).current_dir(&package);
+    let built = cargo.env_remove("CARGO_TARGET_DIR").output().expect("cargo runs");
+    assert!(built.status.success(), "{built:?}");
+    let module = package.join("target/wasm32-wasip2/release/anode_middleware_template.wasm");
+    let module = std::fs::read(module).expect("the module");
+    let node = Node::single();
+    assert!(put_in_force([&node], "on=*", &module));
+    assert_eq!(publish(&node, &"x".repeat(40), json!(1)).status, 200);
+    let refused = publish(&node, &"x".repeat(41), json!(1));
+    refused.assert_problem(422, "rejected");
+    assert!(refused.body.contains("the name is too long"), "{}", refused.body);
 }
 
 /// The same in TypeScript, with the packages that npm fetches.
@@ -260,15 +281,19 @@ fn the_template_in_typescript_is_built_and_put_by_the_lines_of_the_guide() {
     }
     let section = GUIDE.split("\n### In TypeScript\n").nth(1).expect("the section");
     let lines = section.split("```sh\n").nth(1).and_then(|text| text.split("```").next()).expect("the lines");
-    build_and_try("typescript", lines);
+    build_and_try(&copy_of("typescript"), lines);
 }
 
-/// Runs lines of the guide in a copy of a template, and publishes what its middleware changes, doubles and rejects.
-fn build_and_try(template: &str, lines: &str) {
-    let program = binary().get_program().to_owned();
-    let programs = Path::new(&program).parent().expect("a folder");
+/// The folder of the programs that are tested.
+fn programs() -> PathBuf {
+    let program = PathBuf::from(binary().get_program());
+    program.parent().expect("a folder").to_owned()
+}
+
+/// Copies a template and what it needs into a folder, with the paths that they have in the project. Returns the folder.
+fn copy_of(template: &str) -> PathBuf {
     // Beside the programs, so that the next run finds what was compiled.
-    let copy = programs.join("guide");
+    let copy = programs().join("guide");
     std::fs::create_dir_all(copy.join("guests")).expect("a folder");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for part in ["wit".to_owned(), format!("guests/{template}")] {
@@ -276,10 +301,15 @@ fn build_and_try(template: &str, lines: &str) {
         let copied = Command::new("cp").arg("-r").arg(root.join(&part)).arg(to).status();
         assert!(copied.is_ok_and(|status| status.success()), "{part} is copied");
     }
+    copy
+}
+
+/// Runs lines of the guide in a copy of a template, and publishes what its middleware changes, doubles and rejects.
+fn build_and_try(copy: &Path, lines: &str) {
     let node = Node::single();
     let mut shell = Command::new("bash");
-    shell.args(["-ec", lines]).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
-    shell.env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default()));
+    shell.args(["-ec", lines]).current_dir(copy).env_remove("CARGO_TARGET_DIR");
+    shell.env("PATH", format!("{}:{}", programs().display(), std::env::var("PATH").unwrap_or_default()));
     shell.env("ANODE_URL", format!("http://{}", node.http));
     let put = shell.output().expect("bash runs");
     assert!(put.status.success(), "{put:?}");

@@ -124,7 +124,7 @@ const BLOCKS: &[Block] = &[
     block("docs/extend/middlewares.md", "anode middleware rollback", File("tests/black_box/middlewares.rs")),
     block("docs/extend/middlewares.md", "$ echo", File("tests/black_box/middlewares.rs")),
     block("docs/extend/middlewares.md", "rustup target", File("tests/black_box/middleware_modules.rs")),
-    block("docs/extend/middlewares.md", "wit_bindgen", File("guests/rust/src/lib.rs")),
+    block("docs/extend/middlewares.md", "wit_bindgen", File("tests/black_box/middleware_modules.rs")),
     block(
         "docs/extend/middlewares.md",
         "cd guests/typescript",
