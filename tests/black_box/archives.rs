@@ -268,6 +268,43 @@ fn old_archives_go_and_none_loses_its_parent() {
     assert!(folders.len() <= 6, "what is removed is removed from the store: {folders:?}");
 }
 
+/// Starts a node that adds one to the data of records on their way in.
+fn start_adding(name: &str) -> Node {
+    let node = Node::start(config(name));
+    let headers = [("Content-Type", "application/json")];
+    let adding = json!({"on": "s/*", "cel": "data + 1"}).to_string();
+    let put = Http::request(&node.http, "PUT", "/v1/middleware/add", &headers, adding.as_bytes());
+    assert_eq!(put.status, 200, "{}", put.body);
+    eventually("the middleware is in force", LONG, || {
+        node.log().contains("middleware is in force name=add").then_some(())
+    });
+    node
+}
+
+/// Records have passed the middlewares before they are archived, so none changes them a second time when they are restored.
+#[test]
+fn what_is_restored_passes_no_middleware() {
+    let bucket = Bucket::start();
+    let text = definition(&bucket, "every = \"1h\"\npattern = \"s/*\"");
+    let node = start_adding("a");
+    node.put("s/1", json!(1));
+    let added = BTreeMap::from([("s/1".to_owned(), json!(2))]);
+    assert_eq!(table(&node, "s/*"), added);
+    put_archive(&node, "n", &text);
+    let id = id(&wait_listed(&node, "n", 1)[0]);
+    node.put("s/1", json!(7));
+    let restored = archive_json(&node, &["restore", &id, "--as-new"]);
+    assert_eq!(restored["applied"], 1, "{restored}");
+    assert_eq!(table(&node, "s/*"), added);
+    // The same holds for records that keep their timestamps, in a cluster that knows nothing.
+    let fresh = start_adding("b");
+    put_archive(&fresh, "n", &text);
+    wait_listed(&fresh, "n", 1);
+    let restored = archive_json(&fresh, &["restore", &id]);
+    assert_eq!(restored["applied"], 1, "{restored}");
+    assert_eq!(table(&fresh, "s/*"), added);
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     let node = Node::start(NodeConfig::named("a").in_memory());
