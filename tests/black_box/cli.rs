@@ -299,3 +299,33 @@ fn demo_runs_a_cluster_with_a_feed() {
     demo.signal("INT");
     assert_eq!(demo.wait(Duration::from_secs(20)), Some(0), "{}", demo.stderr());
 }
+
+/// The commands that the help of a command lists.
+fn commands_of(words: &[&str]) -> Vec<String> {
+    let help = run(binary().args(words).arg("--help"), "");
+    ended(&help, 0);
+    let list = help.stdout.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let list = list.split("\n\n").next().unwrap_or_default();
+    let lines = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let names = lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
+    names.filter(|name| name != "help").collect()
+}
+
+/// The page on the command line left out all commands for pull sources and for middlewares.
+#[test]
+fn the_page_has_every_command_of_the_help() {
+    let page = include_str!("../../docs/cli.md");
+    let is_there = |words: &str| {
+        let start = format!("anode {words}");
+        let mut places = page.split(start.as_str()).skip(1);
+        places.any(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '-'))
+    };
+    let commands = commands_of(&[]);
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in &commands {
+        assert!(is_there(command), "anode {command}");
+        for under in commands_of(&[command.as_str()]) {
+            assert!(is_there(&format!("{command} {under}")), "anode {command} {under}");
+        }
+    }
+}
