@@ -36,6 +36,13 @@ test("the page is built anew, and every byte is the same", { timeout: 240_000 },
   }
 });
 
+test("docs/page.md tells how it is built", () => {
+  const lines = readFileSync(path.join(web, "../docs/page.md"), "utf8").split("\n");
+  assert.ok(lines.includes("cd web && npm install --no-save && npm run build"));
+  // This is what the test above runs.
+  assert.equal(JSON.parse(readFileSync(path.join(web, "package.json"), "utf8")).scripts.build, "tsc && vite build");
+});
+
 test("compressed files hold what the plain ones do", () => {
   const compressed = files(dist).filter(isCompressed);
   assert.ok(compressed.length > 0);
