@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Cluster, Event, Http, Node, NodeConfig, eventually};
 use crate::resume::resumed;
+use crate::snippets::block_of;
 
 /// A keyspace that belongs to one test. The node that starts first creates it.
 pub struct Keyspace {
@@ -79,6 +80,17 @@ pub fn all_is_written(node: &Node) {
     eventually("all is written", Duration::from_secs(60), || {
         (node.metric("anode_store_pending_records", &[]) == 0.0).then_some(())
     });
+}
+
+/// Needs no Cassandra: it compares the flags of the nodes in these tests with the line in docs/cassandra.md.
+#[test]
+fn the_line_of_the_page_has_the_flags_of_these_tests() {
+    let contacts = "10.0.0.1:9042,10.0.0.2:9042";
+    let config = Keyspace::new("page").at(contacts).node("a");
+    let at = config.flags.iter().position(|flag| flag == "--cassandra").expect("the flag");
+    let flags = config.flags[at..at + 2].join(" ");
+    let line = format!("anode serve --store {} {flags}", config.store);
+    assert_eq!(block_of("docs/cassandra.md", "anode serve --store cassandra").trim(), line);
 }
 
 /// In Jepsen's test of NATS 2.12.1 acknowledged writes were lost. Here they must be in the database, so that

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{command, ports};
+use crate::snippets::block_of;
 
 const GUIDE: &str = include_str!("../../docs/security.md");
 
@@ -46,4 +47,21 @@ fn a_closed_cluster_of_three_comes_up_by_copying_its_lines() {
     // A node that has just been started may not have told its keys.
     assert!(told.contains(" require"), "{told}");
     assert!(told.ends_with("refused: 1\n") && errors.contains("unauthorized"), "{told}\n{errors}");
+}
+
+/// The words behind `export` in some lines, in the order of the alphabet.
+fn settings(lines: &str) -> Vec<&str> {
+    let exports = lines.lines().filter_map(|line| line.strip_prefix("export "));
+    let mut found: Vec<&str> = exports.flat_map(str::split_whitespace).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn the_readme_closes_a_node_by_the_settings_of_the_guide() {
+    let of_the_readme = block_of("README.md", "export ANODE_CLUSTER_KEY");
+    let of_the_guide = lines_of("A closed cluster of three");
+    let settings_of_the_readme = settings(&of_the_readme);
+    assert_eq!(settings_of_the_readme, settings(&of_the_guide));
+    assert_eq!(settings_of_the_readme.len(), of_the_readme.lines().count(), "one on each line");
 }

@@ -10,6 +10,7 @@ use crate::harness::http::{connect, read_all};
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
+use crate::snippets::{assert_alike, block_of};
 
 /// An event as a browser sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -201,6 +202,23 @@ fn tokens_and_comments_come_at_intervals() {
     let elapsed = began.elapsed();
     assert!((29..35).contains(&elapsed.as_secs()), "three tokens in {elapsed:?}");
     assert!((1..=2).contains(&stream.comments), "{} comments in {elapsed:?}", stream.comments);
+}
+
+/// Each event of docs/protocol.md has the fields that it shows, and the same members in its data.
+#[test]
+fn events_are_those_of_the_reference() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    node.put("sensors/7/temp", json!(21.5));
+    let mut stream = EventSource::open(&node, "source=sensors/**");
+    let block = block_of("docs/protocol.md", "event: record");
+    assert_eq!(block.split("\n\n").count(), 3);
+    for event in block.split("\n\n") {
+        let told = stream.next();
+        let shown = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        assert_eq!(told.event, shown("event: "), "{told:?}");
+        assert_eq!(told.id.is_empty(), shown("id: ").is_empty(), "{told:?}");
+        assert_alike(&told.json(), &crate::harness::json(shown("data: ")));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::command::{Background, binary};
 use crate::harness::{Cluster, Node, NodeConfig, Output, anode, eventually, json as parse, ports};
+use crate::snippets::block_of;
 
 /// Runs a command line of the shell on a terminal of 80 columns and 24 lines for some seconds, and returns all that it
 /// wrote there.
@@ -97,7 +98,11 @@ fn top_draws_on_a_terminal() {
 
 #[test]
 fn the_demo_tells_its_page_and_that_nothing_is_lost() {
-    let mut demo = Background::start(binary().args(["demo", "--seconds", "120"]));
+    let lines = block_of("README.md", "cargo run --release -- demo");
+    let words =
+        lines.lines().next().and_then(|line| line.split(" -- ").nth(1)).expect("words for the program");
+    let words = words.split_whitespace().take_while(|word| *word != "#");
+    let mut demo = Background::start(binary().args(words).args(["--seconds", "120"]));
     let page = eventually("it names its page", Duration::from_secs(40), || {
         let said = demo.stdout();
         let line = said.lines().find_map(|line| line.strip_prefix("Open "))?.to_owned();
