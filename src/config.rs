@@ -269,11 +269,7 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         raw.advertise_http.as_ref().map(|given| values::advertise("advertise-http", &given.0)).transpose()?;
     let join = values::hosts("join", &text(&raw.join, ""))?;
     if gossip.ip().is_unspecified() && advertise.is_none() && join.is_empty() {
-        let allowed = format!(
-            "an address that others can reach, since --gossip {gossip} is unspecified and there is no --join \
-             to find one by"
-        );
-        return Err(ConfigError::new("advertise", "", allowed));
+        return Err(lacks_address(gossip));
     }
     let (max_record_bytes, max_frame_bytes) = values::record_and_frame(
         raw.max_record_bytes.as_ref().map(|given| given.0.as_str()),
@@ -326,6 +322,15 @@ pub fn check(raw: &Raw, machine: Hardware) -> Result<Config, ConfigError> {
         log: values::choice("log", &text(&raw.log, "text"), &LOGS)?,
         log_level: values::choice("log-level", &text(&raw.log_level, "info"), &LEVELS)?,
     })
+}
+
+/// The error of a node that nobody could reach, because it tells no address of its own.
+fn lacks_address(gossip: SocketAddr) -> ConfigError {
+    let allowed = format!(
+        "an address that others can reach, since --gossip {gossip} is unspecified and there is no --join to find \
+         one by"
+    );
+    ConfigError::new("advertise", "", allowed)
 }
 
 /// Number of frames of the largest size that the memory of one client has room for at least.

@@ -5,13 +5,22 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+/// Makes what a thread runs stay on a processor: the one of this event loop, if one is named.
+pub fn on_processor(worker: Option<usize>, run: impl FnOnce()) -> impl FnOnce() {
+    let processor = worker.and_then(|worker| Some(Processors::allowed()?.of(worker)));
+    move || {
+        processor.into_iter().for_each(stay_on);
+        run()
+    }
+}
+
 /// The processors that this process may use.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Processors(Vec<usize>);
+struct Processors(Vec<usize>);
 
 impl Processors {
     /// Asks the system. `None` if it does not tell, which is logged.
-    pub fn allowed() -> Option<Processors> {
+    fn allowed() -> Option<Processors> {
         match sched_getaffinity(None) {
             Ok(set) => {
                 let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect();
@@ -25,13 +34,13 @@ impl Processors {
     }
 
     /// The processor of an event loop. If there are more event loops than processors, some share one.
-    pub fn of(&self, worker: usize) -> usize {
+    fn of(&self, worker: usize) -> usize {
         self.0[worker % self.0.len()]
     }
 }
 
 /// Keeps the present thread on a processor. It is logged if that is not permitted.
-pub fn stay_on(processor: usize) {
+fn stay_on(processor: usize) {
     let mut set = CpuSet::new();
     set.set(processor);
     if let Err(error) = sched_setaffinity(None, &set) {

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
-use super::affinity::{self, Processors};
+use super::affinity;
 use super::backend;
 use super::clients::Clients;
 use super::clock;
@@ -215,7 +215,6 @@ impl Node {
         };
         let seeds = resolver::start(&shared, ended.clone(), &mut handle.threads)?;
         traces::start(shared.traces(), ended.clone(), &mut handle.threads)?;
-        let pinned = pins_workers.then(Processors::allowed).flatten();
         let mut start_gossip = Some(gossip_starter(gossip_config, sockets, seeds, &polls)?);
         let last = polls.len().saturating_sub(1);
         for (id, (listener, poll)) in listeners.into_iter().zip(polls).enumerate() {
@@ -229,11 +228,8 @@ impl Node {
             {
                 worker.serve_watchers(acceptor)?;
             }
-            let processor = pinned.as_ref().map(|pinned| pinned.of(id));
-            handle.spawn(format!("worker-{id}"), move || {
-                processor.into_iter().for_each(affinity::stay_on);
-                worker.run()
-            })?;
+            let run = affinity::on_processor(pins_workers.then_some(id), move || worker.run());
+            handle.spawn(format!("worker-{id}"), run)?;
         }
         reloader.add(SharedFiles(shared.clone()));
         if let Some(files) = tls_reload {
