@@ -342,6 +342,24 @@ test("the switch of colours wins over the system, and is kept", limits, async ()
   });
 });
 
+test("GraphiQL asks the node and shows its answer", limits, async (t) => {
+  await withCluster(1, {}, async (cluster) => {
+    const address = new URL("/graphql", cluster.url(0)).href;
+    const answer = await fetch(address, { headers: { accept: "text/html" } });
+    if (!answer.headers.get("content-type")?.startsWith("text/html")) {
+      t.skip("this program was built without GraphiQL");
+      return;
+    }
+    const { page, check, close } = await open(chrome, address);
+    await page.locator(".graphiql-query-editor .CodeMirror").waitFor();
+    await page.evaluate(() => document.querySelector(".graphiql-query-editor .CodeMirror").CodeMirror.setValue("{ node { id } }"));
+    await page.click(".graphiql-execute-button");
+    await page.waitForFunction(() => document.querySelector(".graphiql-response")?.textContent.includes('"node-1"'));
+    check();
+    await close();
+  });
+});
+
 test("100,000 sources and 1,000 updates a second", { timeout: 240_000 }, async (t) => {
   await withCluster(1, { flags: () => ["--max-memory", "1GiB"] }, async (cluster) => {
     const count = 100_000;
