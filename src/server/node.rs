@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::acceptor::{self, Acceptor};
 use super::address::{self, AddressError};
-use super::affinity;
+use super::affinity::on_processor;
 use super::backend;
 use super::clients::Clients;
 use super::clock;
@@ -191,7 +191,7 @@ impl Node {
         let (store, identity) = backend::open(&config)?;
         let told = Told { name: identity.node_name.clone(), http, gossip: advertised };
         let (polls, mailboxes) = polls(listeners.len())?;
-        let (busy_poll_us, pins_workers) = (config.busy_poll_us, config.pin_workers);
+        let (busy_poll_us, pins) = (config.busy_poll_us, config.pin_workers);
         let shared = share(config, (&identity, auth), store, mailboxes, on_fatal);
         warn_of_strangers(&shared.door, http);
         let gossip_config = gossip_config(&shared, &identity, &told);
@@ -228,8 +228,7 @@ impl Node {
             {
                 worker.serve_watchers(acceptor)?;
             }
-            let run = affinity::on_processor(pins_workers.then_some(id), move || worker.run());
-            handle.spawn(format!("worker-{id}"), run)?;
+            handle.spawn(format!("worker-{id}"), on_processor(pins.then_some(id), move || worker.run()))?;
         }
         reloader.add(SharedFiles(shared.clone()));
         if let Some(files) = tls_reload {

@@ -13,7 +13,7 @@ pub enum CheckedBy {
     File(&'static str),
     /// A test beside this file, which reads the block from the page.
     Here,
-    /// Its commands are not run, for this reason. The test of all pages sees that the commands and their options exist.
+    /// The commands of the block are not run, for this reason. The test of all pages sees that the commands and their options exist.
     Options(&'static str),
     /// Nothing can run it here, for this reason.
     Nothing(&'static str),
