@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::pulls::SOON;
-use crate::harness::wait::throughout;
+use crate::harness::wait::{Deadline, pause, throughout};
 use crate::harness::{Cluster, Node, NodeConfig, eventually};
 
 fn append(path: &Path, text: &str) {
@@ -28,10 +28,13 @@ fn definition(path: &Path) -> String {
 /// Waits until the history of the source is `0..end`, each number once and in order.
 fn wait_all(node: &Node, end: u32) {
     let expected: Vec<_> = (0..end).map(|n| json!(n)).collect();
-    eventually(&format!("all lines up to {end}: {:?}", node.history_of("log")), SOON, || {
-        (node.history_of("log").len() >= expected.len()).then_some(())
-    });
-    assert_eq!(node.history_of("log"), expected);
+    let deadline = Deadline::after(SOON);
+    let mut seen = node.history_of("log");
+    while seen.len() < expected.len() && deadline.left().is_some() {
+        pause();
+        seen = node.history_of("log");
+    }
+    assert_eq!(seen, expected, "within {SOON:?}: {}", node.pull("log"));
 }
 
 fn node() -> Node {
