@@ -1,7 +1,7 @@
 //! Lines that are cut out of a body as it arrives.
 
-/// The lines of a body as far as they have come. A line that is too long is dropped as it arrives, and an object that no
-/// reader takes stands in its place, so that the lines keep their numbers.
+/// The lines of a body as far as they have come. A line that is too long is dropped as it arrives, and [`TOO_LONG`] stands
+/// in its place, so that the lines keep their numbers.
 pub(super) struct LineBuffer {
     /// Whole lines, each with its line break.
     lines: Vec<u8>,
@@ -12,7 +12,8 @@ pub(super) struct LineBuffer {
     line_bytes_max: usize,
 }
 
-/// Stands for a line that is too long, and is refused as one. It is no object, so nobody publishes it by mistake.
+/// Stands for a line that is too long, and is refused as one. It is no object, so it is never published. A client that sends
+/// this very text is refused, too, and told the same.
 pub(super) const TOO_LONG: &[u8] = b"\"a line that is too long\"\n";
 
 impl LineBuffer {
