@@ -1,181 +1,17 @@
 //! The tables on a disk that can lose power, run full and fail to sync.
 
+mod damage;
+mod disk;
 mod waiting;
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use proptest::prelude::*;
-use redb::{Builder, StorageBackend};
 
+pub(in crate::store) use self::disk::{Faults, SYNCS_A_COMMIT, SimDisk};
 use super::*;
 use crate::record::{HistoryCursor, NodeName, Source};
 use crate::store::testing::{deletion, record, shared};
-
-/// Ways in which the disk fails.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::store) struct Faults {
-    /// Writes that would grow what is written beyond this fail, as on a full disk.
-    pub(in crate::store) room_bytes: Option<usize>,
-    /// Syncs fail, and the pages they should have written count as clean, as in Linux.
-    pub(in crate::store) syncs_fail: bool,
-    /// One sync fails in that way: the one after this number of syncs that succeed.
-    pub(in crate::store) sync_fails_after: Option<u32>,
-    /// Whether the power is off, so that no write reaches the disk.
-    pub(in crate::store) off: bool,
-}
-
-/// Number of syncs that redb asks for in one durable commit.
-pub(in crate::store) const SYNCS_A_COMMIT: usize = 2;
-
-#[derive(Debug, Default)]
-struct Disk {
-    /// The content of the file as the process sees it, through the page cache.
-    cache: Vec<u8>,
-    /// The content of the file that a power cut leaves.
-    platter: Vec<u8>,
-    /// Ranges of the cache that the next sync has to write.
-    dirty: Vec<(usize, usize)>,
-    written_bytes: usize,
-    /// Number of syncs that were asked for, failed ones included.
-    syncs: usize,
-    faults: Faults,
-    /// The platter after every sync, and between: each with the first dirty writes, or all but them.
-    images: Option<Vec<Vec<u8>>>,
-}
-
-impl Disk {
-    fn sync(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        self.platter.resize(self.cache.len(), 0);
-        if let Some(images) = &mut self.images {
-            for cut in [0, dirty.len() / 3, dirty.len().saturating_sub(1)] {
-                for part in [&dirty[..cut], &dirty[cut..]] {
-                    let mut image = self.platter.clone();
-                    copy(&self.cache, &mut image, part);
-                    images.push(image);
-                }
-            }
-        }
-        copy(&self.cache, &mut self.platter, &dirty);
-        if let Some(images) = &mut self.images {
-            images.push(self.platter.clone());
-        }
-    }
-}
-
-fn copy(from: &[u8], to: &mut [u8], ranges: &[(usize, usize)]) {
-    for &(start, end) in ranges {
-        let end = end.min(from.len()).min(to.len());
-        if start < end {
-            to[start..end].copy_from_slice(&from[start..end]);
-        }
-    }
-}
-
-/// A simulated disk; clones are the same disk.
-#[derive(Clone, Debug, Default)]
-pub(in crate::store) struct SimDisk {
-    disk: Arc<Mutex<Disk>>,
-}
-
-impl SimDisk {
-    fn of_image(image: Vec<u8>) -> SimDisk {
-        let disk = Disk { cache: image.clone(), platter: image, ..Disk::default() };
-        SimDisk { disk: Arc::new(Mutex::new(disk)) }
-    }
-
-    pub(in crate::store) fn set(&self, faults: Faults) {
-        self.disk.lock().faults = faults;
-    }
-
-    /// The disk as the next process finds it after a power cut.
-    pub(in crate::store) fn after_power_cut(&self) -> SimDisk {
-        SimDisk::of_image(self.disk.lock().platter.clone())
-    }
-
-    /// Returns the number of syncs that were asked for so far, failed ones included.
-    pub(in crate::store) fn syncs(&self) -> usize {
-        self.disk.lock().syncs
-    }
-
-    fn keep_images(&self) {
-        self.disk.lock().images = Some(Vec::new());
-    }
-
-    fn images(&self) -> Vec<Vec<u8>> {
-        self.disk.lock().images.take().unwrap_or_default()
-    }
-}
-
-impl Medium for SimDisk {
-    fn open(&self, builder: &Builder) -> Result<Database, redb::Error> {
-        Ok(builder.create_with_backend(self.clone())?)
-    }
-
-    fn path(&self) -> PathBuf {
-        "simulated".into()
-    }
-}
-
-impl StorageBackend for SimDisk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().cache.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let disk = self.disk.lock();
-        let from = disk.cache.get(offset as usize..offset as usize + out.len());
-        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        if disk.faults.off {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        disk.cache.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        disk.syncs += 1;
-        if disk.faults.off {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let left = disk.faults.sync_fails_after;
-        disk.faults.sync_fails_after = left.and_then(|left| left.checked_sub(1));
-        if disk.faults.syncs_fail || left == Some(0) {
-            disk.dirty.clear();
-            return Err(io::Error::other("sync failed"));
-        }
-        disk.sync();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        if disk.faults.off {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let written = disk.written_bytes + data.len();
-        if disk.faults.room_bytes.is_some_and(|room| written > room) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        disk.written_bytes = written;
-        let (start, end) = (offset as usize, offset as usize + data.len());
-        if end > disk.cache.len() {
-            disk.cache.resize(end, 0);
-        }
-        disk.cache[start..end].copy_from_slice(data);
-        disk.dirty.push((start, end));
-        Ok(())
-    }
-}
 
 fn life(boot_min: u64, name: Option<&str>) -> NewLife {
     NewLife {
@@ -297,29 +133,6 @@ fn the_node_is_born_anew_at_every_start() {
     assert_eq!((last.boot, last.node_name.as_str()), (501, "n1"));
 }
 
-/// S3, 2008-07-20: one flipped bit, unchecked, spread through the whole cluster.
-#[test]
-fn a_record_damaged_on_disk_is_counted_and_skipped() {
-    let disk = SimDisk::default();
-    let store = open(&disk, 1);
-    let data = b"\"find these bytes on the disk\"";
-    commit(&store, &[Arc::new(record("bad", 1, data)), shared("good", 1)]).expect("commits");
-    store.close();
-    let mut image = disk.after_power_cut().disk.lock().platter.clone();
-    let places: Vec<_> = (0..image.len() - data.len()).filter(|&at| image[at..].starts_with(data)).collect();
-    assert!(!places.is_empty());
-    for at in places {
-        image[at + 5] ^= 4;
-    }
-    let store = open(&SimDisk::of_image(image), 1);
-    let mut names = Vec::new();
-    let report = store.load(&mut |record| names.push(record.source.to_string())).expect("loads");
-    assert_eq!(
-        (report, names),
-        (LoadReport { records: 1, damaged: 1, is_partial: false }, vec!["good".to_owned()])
-    );
-}
-
 /// Jepsen, NATS 2.12.1: acknowledged writes were lost in a power cut, because the sync came later.
 /// The power goes at every sync, with none, some or all but some of its pages on the platter: every
 /// image opens, and holds every group whose commit had returned before, whole groups only.
@@ -344,7 +157,7 @@ fn cut_power_at_every_sync(journal: JournalBounds) {
         commit(&store, &group).expect("commits");
         images.extend(disk.images().into_iter().map(|image| (round - 1, image)));
         disk.keep_images();
-        images.push((round, disk.after_power_cut().disk.lock().platter.clone()));
+        images.push((round, disk.platter()));
     }
     for (durable, image) in images {
         let store = open(&SimDisk::of_image(image), 3);
@@ -395,7 +208,7 @@ fn a_full_disk_loses_nothing_and_works_again_with_room() {
         let disk = SimDisk::default();
         let store = open_with(&disk, 3, journal);
         commit(&store, &[shared("a", 1)]).expect("commits");
-        let written = disk.disk.lock().written_bytes;
+        let written = disk.written_bytes();
         disk.set(Faults { room_bytes: Some(written + room), ..Faults::default() });
         let group: Vec<_> = (0..2000).map(|n| shared(&format!("s/{n}"), 5)).collect();
         assert!(commit(&store, &group).is_err());
@@ -461,66 +274,4 @@ fn a_file_with_the_mark_of_the_clock_is_taken() {
     let store = open(&disk, 4);
     assert_eq!(loaded(&store), [record("s", 7, b"1")]);
     assert_eq!(store.marks().expect("reads"), Marks::default());
-}
-
-#[test]
-fn garbage_is_no_store() {
-    let disk = SimDisk::of_image(vec![7; 100_000]);
-    let settings = Settings { history: 1, cache_bytes: 1 << 20, journal: JournalBounds::default() };
-    let opened = Embedded::open(Box::new(disk), settings, life(1, None));
-    assert!(matches!(opened, Err(OpenError::Database { .. })));
-}
-
-/// A node on a disk that forgot synced pages ended with a panic inside of redb ("entered unreachable code"), and not with
-/// the name of the damaged file. Found by `netem/run disk-lies`, seed 1.
-#[test]
-fn a_file_with_a_page_that_the_disk_has_lost_is_named_as_damaged() {
-    let disk = SimDisk::default();
-    let store = open(&disk, 4);
-    for number in 0..40 {
-        commit(&store, &[Arc::new(record(&format!("s/{number}"), 7, b"1"))]).expect("commits");
-    }
-    let image = disk.after_power_cut().disk.lock().platter.clone();
-    const PAGE_BYTES: usize = 4_096;
-    let is_used = |page: &usize| image[page * PAGE_BYTES..][..PAGE_BYTES].iter().any(|byte| *byte != 0);
-    let (mut damaged, mut panicked) = (0, 0);
-    for page in (1..image.len() / PAGE_BYTES).filter(is_used) {
-        let mut lost = image.clone();
-        lost[page * PAGE_BYTES..][..PAGE_BYTES].fill(0x77);
-        let settings = Settings { history: 4, cache_bytes: 1 << 20, journal: JournalBounds::default() };
-        match Embedded::open(Box::new(SimDisk::of_image(lost)), settings, life(1, None)) {
-            // It is not closed in order, because redb would write its own tables, which are not those of the file.
-            Ok(opened) => std::mem::forget(opened),
-            Err(OpenError::Database { reason: StoreError::Damaged(reason), .. }) => {
-                damaged += 1;
-                panicked += u32::from(reason.starts_with("the file is damaged: "));
-            }
-            Err(other) => assert!(!other.to_string().is_empty()),
-        }
-    }
-    assert!(damaged > 0 && panicked > 0, "{damaged} damaged, {panicked} by a panic of redb");
-}
-
-/// A start panicked in a debug build, and in others wrote over rows of the journal, when a damaged number had no
-/// successor. Found by fuzzing.
-#[test]
-fn numbers_without_a_successor_are_damage() {
-    use super::schema::JOURNAL;
-    let disk = SimDisk::default();
-    {
-        let database = builder(1024 * 1024).create_with_backend(disk.clone()).expect("new");
-        let transaction = database.begin_write().expect("begun");
-        {
-            let mut journal = transaction.open_table(JOURNAL).expect("table");
-            for number in [3, (1 << 44) - 1, 1 << 44, u64::MAX] {
-                journal.insert(number, &[9u8, 0, 0, 0, 0][..]).expect("inserted");
-            }
-            transaction.open_table(NUMBERS).expect("table").insert(BOOT, u64::MAX).expect("inserted");
-        }
-        transaction.commit().expect("written");
-    }
-    let settings = Settings { history: 3, cache_bytes: 1024 * 1024, journal: JournalBounds::default() };
-    let (store, identity) = Embedded::open(Box::new(disk.clone()), settings, life(70, None)).expect("opens");
-    assert_eq!(identity.boot, 70, "the clock alone decides");
-    assert_eq!(store.journal.read().row_bytes(), 5, "one row has a possible number");
 }

@@ -187,7 +187,7 @@ fn a_row_of_the_journal_that_is_damaged_costs_its_records_alone() {
     let store = open_with(&disk, 3, JournalBounds { waiting_bytes: 1 << 20, ..ALL_BY_JOURNAL });
     let data = b"\"find these bytes on the disk\"";
     commit(&store, &[Arc::new(record("bad", 1, data)), shared("good", 1)]).expect("commits");
-    let mut image = disk.after_power_cut().disk.lock().platter.clone();
+    let mut image = disk.platter();
     let places: Vec<_> = (0..image.len() - data.len()).filter(|&at| image[at..].starts_with(data)).collect();
     assert!(!places.is_empty());
     for at in places {
