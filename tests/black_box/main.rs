@@ -75,6 +75,7 @@ mod terminal_log;
 mod terminal_metrics;
 mod terminal_top;
 mod tls;
+mod tls_bounds;
 mod tls_clients;
 mod traces;
 mod trouble;
