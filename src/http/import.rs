@@ -17,7 +17,7 @@ use super::app::{App, HandlerResult};
 use super::body::BodyPieces;
 use super::entry::Sender;
 use super::leased::{leased_json, resize};
-use super::lines::{LineBuffer, TOO_LONG};
+use super::lines::{BodyLine, BodyLines, LineBuffer};
 use super::params::Query;
 use super::places::Seat;
 use super::problem::Problem;
@@ -93,8 +93,8 @@ async fn read_all(import: &mut Import, seat: &Arc<Seat>, mut pieces: BodyPieces)
         if is_whole || buffer.line_bytes() >= BATCH_BYTES {
             // The client is not waited for meanwhile.
             seat.end_waiting();
-            let lines = std::mem::take(buffer.lines_mut());
-            import.publish_all(&lines, &mut lease, buffer.held_bytes() + lines.capacity()).await?;
+            let lines = buffer.take();
+            import.publish_all(&lines, &mut lease, buffer.held_bytes() + lines.held_bytes()).await?;
             buffer.give_back(lines);
             if !is_whole {
                 seat.begin_waiting();
@@ -107,19 +107,23 @@ async fn read_all(import: &mut Import, seat: &Arc<Seat>, mut pieces: BodyPieces)
 }
 
 impl Import {
-    /// Publishes these lines, each of which ends with a line break. `held` is the memory that the import holds, in bytes,
-    /// besides what is needed for publishing.
-    async fn publish_all(&mut self, lines: &[u8], lease: &mut Lease, held: usize) -> Result<(), Problem> {
-        let mut texts = lines.split_inclusive(|byte| *byte == b'\n').peekable();
+    /// Publishes these lines. `held` is the memory that the import holds, in bytes, besides what is needed for publishing.
+    async fn publish_all(
+        &mut self,
+        lines: &BodyLines,
+        lease: &mut Lease,
+        held: usize,
+    ) -> Result<(), Problem> {
+        let mut lines = lines.iter().peekable();
         resize(&self.app, MemoryUse::Answers, lease, held + BATCH_LINES_MAX * LINE_BYTES)?;
-        while texts.peek().is_some() {
+        while lines.peek().is_some() {
             let mut items = Vec::new();
             while items.len() < BATCH_LINES_MAX
-                && let Some(text) = texts.next()
+                && let Some(line) = lines.next()
             {
                 let number = self.line;
                 self.line += 1;
-                items.extend(self.item(number, text));
+                items.extend(self.item(number, line));
             }
             self.publish(items).await?;
         }
@@ -127,14 +131,11 @@ impl Import {
     }
 
     /// Reads a line; `None` if it is empty or was refused.
-    fn item<'t>(&mut self, number: u64, text: &'t [u8]) -> Option<Item<'t>> {
-        let text = text.trim_ascii();
-        if text.is_empty() {
-            return None;
-        }
-        let read = match text == TOO_LONG.trim_ascii() {
-            true => Err(self.too_long()),
-            false => read_line(text, self.app.node.now()),
+    fn item<'t>(&mut self, number: u64, line: BodyLine<'t>) -> Option<Item<'t>> {
+        let read = match line {
+            BodyLine::TooLong => Err(self.too_long()),
+            BodyLine::Text(text) if text.trim_ascii().is_empty() => return None,
+            BodyLine::Text(text) => read_line(text.trim_ascii(), self.app.node.now()),
         };
         match read {
             Ok(item) => {

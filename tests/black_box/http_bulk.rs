@@ -104,10 +104,12 @@ fn refused_lines_are_named_by_their_numbers() {
         &huge,
         "{\"source\":\"$sys\",\"data\":1}\r",
         "{\"id\":\"mine\",\"source\":\"e\",\"data\":1,\"ack\":\"accepted\"}",
+        // This text once stood for a line that is too long.
+        "\"a line that is too long\"",
     ]
     .join("\n");
     let told = import(&node, "/v1/import", &text).json();
-    assert_eq!((&told["applied"], &told["refused_total"]), (&json!(2), &json!(6)), "{told}");
+    assert_eq!((&told["applied"], &told["refused_total"]), (&json!(2), &json!(7)), "{told}");
     let refused: Vec<(u64, &str)> = (told["refused"].as_array().into_iter().flatten())
         .map(|line| (line["line"].as_u64().unwrap_or(0), line["error"]["code"].as_str().unwrap_or("")))
         .collect();
@@ -119,7 +121,8 @@ fn refused_lines_are_named_by_their_numbers() {
             (5, "bad_request"),
             (6, "too_large"),
             (7, "too_large"),
-            (8, "forbidden")
+            (8, "forbidden"),
+            (10, "bad_request")
         ]
     );
     let huge = &told["refused"][4]["error"]["message"];
