@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::command::{Background, binary};
-use crate::harness::{Client, Cluster, Fabric, Node, NodeConfig, eventually, json as parse};
+use crate::harness::file_size::set_writable;
+use crate::harness::wait::{PATIENCE, throughout};
+use crate::harness::{Client, Cluster, Fabric, Http, Node, NodeConfig, eventually, json as parse};
 
 /// Returns the lines of a log in JSON.
 fn lines(log: &str) -> Vec<Value> {
@@ -98,6 +100,66 @@ fn refused_connections_are_one_line_with_their_number() {
     );
     assert_eq!(count(&node, "connections were refused"), 1, "once a minute: {}", node.log());
     drop(held);
+}
+
+/// Publishes a record and waits until it survives a power cut.
+fn store(node: &Node, record: Value) -> Http {
+    Http::post(&node.http, "/v1/publish?ack=stored", &record.to_string())
+}
+
+/// A store whose writes fail is told by one line, however often it tries and whatever is published, and by one more when it
+/// writes again; and both once more when it happens again.
+#[test]
+fn a_store_that_fails_and_works_again_is_told_once_each() {
+    const FAILS: &str = "the store failed to commit";
+    const WORKS: &str = "the store commits again";
+    let config = NodeConfig { survives_failing_writes: true, ..NodeConfig::named("a") };
+    let mut node = Node::start(config.with(&["--log", "json"]));
+    node.allowed_errors = vec![FAILS];
+    for round in 1..=2 {
+        assert_eq!(store(&node, json!({"source": "before", "data": round})).status, 200);
+        set_writable(node.pid(), false);
+        // This record is in memory when the store turns out to fail, and the answer says so.
+        let late = store(&node, json!({"source": "late", "data": round}));
+        late.assert_problem(503, "store_unavailable");
+        let late = late.json();
+        assert_eq!((&late["temporary"], &late["applied"]), (&json!(true), &json!(true)), "{late}");
+        eventually("the error is told", PATIENCE, || (count(&node, FAILS) == round).then_some(()));
+        // Further ones are not taken, at any level, while the store is tried again and again.
+        throughout("the log says no more", Duration::from_secs(2), || {
+            let batch =
+                json!([{"id": 1, "source": "late", "data": 0}, {"id": 2, "source": "new", "data": 0}]);
+            let answers = node.post(batch).json();
+            for answer in answers.as_array().into_iter().flatten() {
+                let error = &answer["error"];
+                assert!(error["code"] == "store_unavailable" && error["applied"].is_null(), "{answers}");
+            }
+            assert_eq!(answers.as_array().map(Vec::len), Some(2), "{answers}");
+            count(&node, FAILS) == round && count(&node, WORKS) == round - 1
+        });
+        let held = node.latest("late").unwrap_or_default();
+        assert_eq!((&held["ts"], &held["data"]), (&late["ts"], &json!(round)), "{held}");
+        assert!(node.latest("new").is_none(), "it was refused");
+        let readiness = node.get("/readyz");
+        assert!(readiness.status == 503 && readiness.body.contains("the store fails"), "{readiness:?}");
+        assert_eq!(node.metric("anode_store_up", &[]), 0.0);
+        set_writable(node.pid(), true);
+        eventually("the store works again", PATIENCE, || (count(&node, WORKS) == round).then_some(()));
+        node.wait_ready();
+        assert_eq!(node.metric("anode_store_up", &[]), 1.0);
+        let again = store(&node, json!({"source": "late", "data": round, "ts": late["ts"]})).json();
+        assert_eq!(again["outcome"], "duplicate", "{again}");
+        assert_eq!((count(&node, FAILS), count(&node, WORKS)), (round, round), "{}", node.log());
+    }
+    for line in lines(&node.log()).iter().filter(|line| says(line, FAILS) || says(line, WORKS)) {
+        let level = if says(line, FAILS) { "ERROR" } else { "INFO" };
+        assert_eq!((&line["level"], &line["records"]), (&json!(level), &json!(1)), "{line}");
+        assert_eq!(line["error"].is_string(), says(line, FAILS), "{line}");
+    }
+    // What was acknowledged as stored is there after a kill.
+    node.kill9();
+    node.restart();
+    assert_eq!(node.latest("late").unwrap_or_default()["data"], 2);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod clock;
 pub mod command;
 pub mod fabric;
+pub mod file_size;
 pub mod gossip;
 pub mod http;
 pub mod node;

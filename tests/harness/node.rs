@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::clock::ShiftedClock;
 use super::command::{Background, binary};
+use super::file_size;
 use super::http::{Http, metric};
 use super::ports;
 use super::wait::{self, Deadline, PATIENCE, eventually};
@@ -43,6 +44,8 @@ pub struct NodeConfig {
     pub clock: Option<ShiftedClock>,
     /// Further variables of its environment.
     pub env: Vec<(String, String)>,
+    /// Whether the node lives on when [`file_size::set_writable`] lets its writes fail.
+    pub survives_failing_writes: bool,
 }
 
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
@@ -64,6 +67,7 @@ impl NodeConfig {
             flags: Vec::new(),
             clock: None,
             env: Vec::new(),
+            survives_failing_writes: false,
         }
     }
 
@@ -126,7 +130,7 @@ impl NodeConfig {
         if let Some(clock) = &self.clock {
             clock.give_to(&mut command);
         }
-        command
+        if self.survives_failing_writes { file_size::without_signal(&command) } else { command }
     }
 }
 
