@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::file_size::set_writable;
 use crate::harness::rights::{RightsFile, token_entry};
+use crate::harness::wait::PATIENCE;
 use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
 
 #[test]
@@ -172,4 +174,66 @@ fn queues_and_bounds_have_figures() {
     series.sort_unstable();
     series.dedup();
     assert_eq!(series.len(), all);
+}
+
+/// Nothing tested that the figure of a queue follows what waits in it. Records of peers wait for a store that fails, and what
+/// is being written when it fails is not counted as waiting.
+#[test]
+fn the_figure_of_a_queue_rises_and_falls() {
+    let mut cluster = Cluster::configured(2, |config| NodeConfig { survives_failing_writes: true, ..config });
+    cluster.nodes[1].allowed_errors = vec!["the store failed to commit"];
+    let (a, b) = (&cluster[0], &cluster[1]);
+    let waiting = || b.metric("anode_queue_bytes", &[("queue", "store")]);
+    let pending = || b.metric("anode_store_pending_records", &[]);
+    b.wait_ts("q/first", a.put("q/first", json!(0)));
+    eventually("it is written", PATIENCE, || (pending() == 0.0 && waiting() == 0.0).then_some(()));
+    set_writable(b.pid(), false);
+    b.wait_ts("q/first", a.put("q/first", json!(1)));
+    eventually("the store fails", PATIENCE, || (b.metric("anode_store_up", &[]) == 0.0).then_some(()));
+    let data = "x".repeat(5_000);
+    let mut waited = waiting();
+    for part in 0..4 {
+        let record =
+            |number: i32| json!({"id": number, "source": format!("q/{part}/{number}"), "data": data});
+        let answers = a.post(json!((0..50).map(record).collect::<Vec<_>>()));
+        assert_eq!(answers.body.matches("\"applied\"").count(), 50, "{answers:?}");
+        eventually("what waits has grown", PATIENCE, || (waiting() >= waited + 250_000.0).then_some(()));
+        waited = waiting();
+    }
+    assert!((1_000_000.0..2_000_000.0).contains(&waited), "{waited}");
+    assert_eq!(pending(), 201.0);
+    eventually("nothing waits at the other node, whose store works", PATIENCE, || {
+        (a.metric("anode_queue_bytes", &[("queue", "store")]) == 0.0).then_some(())
+    });
+    set_writable(b.pid(), true);
+    eventually("nothing waits", PATIENCE, || (pending() == 0.0 && waiting() == 0.0).then_some(()));
+}
+
+/// What a client has not read is counted until it has read it, or has gone.
+#[test]
+fn what_a_subscriber_has_not_read_rises_and_falls() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let held = || node.metric("anode_client_memory_bytes", &[]);
+    let mut slow = node.subscriber("source=s&mode=all");
+    slow.snapshot();
+    let mut publisher = node.publisher();
+    let before = held();
+    let data = "x".repeat(50_000);
+    let mut number = 0usize;
+    let mut flood = || {
+        eventually("what is not read is counted", PATIENCE, || {
+            number += 1;
+            publisher.publish(json!({"source": "s", "data": {"number": number, "data": data}}));
+            (held() > before + 250_000.0).then_some(number)
+        })
+    };
+    let is_free = || eventually("it is free", PATIENCE, || (held() < before + 60_000.0).then_some(()));
+    let last = flood();
+    let read = slow.records_until(PATIENCE, |record| record["data"]["number"] == last);
+    let records = read.iter().filter(|message| message["source"] == "s").count();
+    assert_eq!(records, last, "every record, because the client reads again before it is closed");
+    is_free();
+    flood();
+    drop(slow);
+    is_free();
 }
