@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anode_loadgen::access::AccessArgs;
 use anode_loadgen::machine::resident_bytes;
 use anode_loadgen::{Outcome, fill, idle, latency};
 
@@ -60,7 +61,7 @@ fn three_nodes(plan: &Plan, data_dir: &Path, run: usize) -> Outcome<()> {
         node.wait_ready(DEADLINE)?;
     }
     let latency = latency::Plan {
-        ca: None,
+        access: AccessArgs::default(),
         publish: first.http.clone(),
         subscribe: nodes.iter().map(|node| node.http.clone()).collect(),
         rate_per_s: 1_000,
@@ -90,7 +91,7 @@ fn three_nodes(plan: &Plan, data_dir: &Path, run: usize) -> Outcome<()> {
 fn start_with_records(plan: &Plan, data_dir: &Path) -> Outcome<()> {
     let node = Node::start(&plan.anode, data_dir, &[])?;
     node.wait_ready(DEADLINE)?;
-    fill::run(&node.http, None, "fill", plan.stored, 1_000, 100)?;
+    fill::run(&node.http, &AccessArgs::default(), "fill", plan.stored, 1_000, 100)?;
     node.kill()?;
     for run in 1..=plan.runs {
         let begun = std::time::Instant::now();

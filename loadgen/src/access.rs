@@ -15,8 +15,9 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE", help_heading = "Target")]
     pub ca: Option<PathBuf>,
     /// aNode: token that every connection brings [env: ANODE_TOKEN]
-    #[arg(long, conflicts_with = "token_file", help_heading = "Target")]
-    pub token: Option<String>,
+    // One token in 64 that `anode token` makes begins with a dash.
+    #[arg(long, conflicts_with = "token_file", allow_hyphen_values = true, help_heading = "Target")]
+    pub token: Option<Bearer>,
     /// aNode: file with that token
     #[arg(long, help_heading = "Target")]
     pub token_file: Option<PathBuf>,
@@ -39,6 +40,30 @@ impl AccessArgs {
 
     /// Returns the token that connections bring, if there is one. Errors do not repeat it.
     pub fn token(&self) -> Result<Option<Bearer>, String> {
-        token::read(self.token.as_deref(), self.token_file.as_deref())
+        token::read(self.token.as_ref().map(|token| &*token.0), self.token_file.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The options by themselves, as a command that has nothing else.
+    #[derive(clap::Parser)]
+    struct Connecting {
+        #[command(flatten)]
+        access: AccessArgs,
+    }
+
+    /// One in 64 of the tokens that `anode token` makes begins with a dash. It was taken for further options.
+    #[test]
+    fn a_token_may_begin_with_a_dash_and_is_shown_nowhere() {
+        for token in ["-GFfg8vAXEwX", "--FFfg8vAXEwX"] {
+            let read = <Connecting as clap::Parser>::try_parse_from(["load", "--token", token]);
+            let Connecting { access } = read.unwrap_or_else(|error| panic!("{error}"));
+            let brought = access.token().expect("a token").map(|brought| brought.0.to_string());
+            assert_eq!(brought.as_deref(), Some(token));
+            assert!(!format!("{access:?}").contains(token), "{token} is shown");
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! Publishes many sources once, in batches of which only a few are unanswered at a time.
 
-use std::path::Path;
-
 use indicatif::{ProgressBar, ProgressStyle};
 use tungstenite::{Message, WebSocket};
 
+use crate::access::AccessArgs;
 use crate::client::ServerStream;
 use crate::{Outcome, client};
 
@@ -12,16 +11,16 @@ use crate::{Outcome, client};
 const WINDOW: u64 = 8;
 
 /// Publishes `count` sources beneath `prefix` with `ack=stored`, `batch` records per frame, at `to`: `host:port`, with TLS
-/// `wss://host:port`. Then the authorities in the file `ca` are trusted, or those of this system.
+/// `wss://host:port`. `access` names the authorities that are trusted then, and the token that is brought.
 pub fn run(
     to: &str,
-    ca: Option<&Path>,
+    access: &AccessArgs,
     prefix: &str,
     count: u64,
     batch: u64,
     padding_bytes: usize,
 ) -> Outcome<()> {
-    let mut socket = client::connect_to(to, ca, "/publish?ack=stored")?;
+    let mut socket = client::connect_with(to, access, "/publish?ack=stored")?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} records, {per_sec}, {eta} left")?;
     let progress = ProgressBar::new(count).with_style(style);
     let padding = "x".repeat(padding_bytes);

@@ -1,12 +1,12 @@
 //! Publishes at a constant rate at one node and receives at others, to measure how long each record takes.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tungstenite::{Message, WebSocket};
 
+use crate::access::AccessArgs;
 use crate::args::PREFIX;
 use crate::client::ServerStream;
 use crate::{Outcome, client};
@@ -17,8 +17,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The parameters of a measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Authorities that are trusted with TLS: a file of PEM, or those of this system.
-    pub ca: Option<PathBuf>,
+    /// Authorities that are trusted with TLS, and the token that every connection brings.
+    pub access: AccessArgs,
     /// `host:port` that is published to, with TLS `wss://host:port`.
     pub publish: String,
     /// Every node that is subscribed to, likewise.
@@ -61,11 +61,11 @@ pub fn run(plan: &Plan) -> Outcome<Vec<Seen>> {
     let path = format!("/subscribe?source={prefix}/**&mode=all&snapshot=false");
     let mut sockets = Vec::new();
     for http in &plan.subscribe {
-        let mut socket = client::connect_to(http, plan.ca.as_deref(), &path)?;
+        let mut socket = client::connect_with(http, &plan.access, &path)?;
         while !socket.read()?.into_text()?.contains("\"eos\"") {}
         sockets.push((http.clone(), socket));
     }
-    let publisher = client::connect_to(&plan.publish, plan.ca.as_deref(), "/publish")?;
+    let publisher = client::connect_with(&plan.publish, &plan.access, "/publish")?;
     let start = Instant::now() + Duration::from_millis(200);
     thread::scope(|scope| {
         let receivers: Vec<_> = sockets

@@ -103,9 +103,8 @@ enum Command {
         /// host:port to subscribe to, with TLS wss://host:port, several split by commas
         #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7070")]
         subscribe: Vec<String>,
-        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
-        #[arg(long, value_name = "FILE")]
-        ca: Option<PathBuf>,
+        #[command(flatten)]
+        access: AccessArgs,
         /// Records a second
         #[arg(long, default_value_t = 1_000)]
         rate: u32,
@@ -124,9 +123,8 @@ enum Command {
         /// host:port, with TLS wss://host:port
         #[arg(long, default_value = "127.0.0.1:7070")]
         to: String,
-        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
-        #[arg(long, value_name = "FILE")]
-        ca: Option<PathBuf>,
+        #[command(flatten)]
+        access: AccessArgs,
         /// How many sources
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
@@ -162,9 +160,8 @@ enum Command {
         /// host:port, with TLS wss://host:port [default: the target's port on 127.0.0.1]
         #[arg(long)]
         to: Option<String>,
-        /// PEM file of the authorities that sign the servers' certificates [default: those of this system]
-        #[arg(long, value_name = "FILE")]
-        ca: Option<PathBuf>,
+        #[command(flatten)]
+        access: AccessArgs,
         /// How many
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
@@ -207,10 +204,10 @@ fn run(command: Command) -> Outcome<ExitCode> {
             find_max(hunt, confirm, (from, most, precision))
         }
         Command::Compare { before, after, worse_max } => compare_files(&before, &after, worse_max),
-        Command::Latency { publish, subscribe, ca, rate, seconds, sources, padding_bytes } => {
+        Command::Latency { publish, subscribe, access, rate, seconds, sources, padding_bytes } => {
             let warmup = rate;
             let plan = latency::Plan {
-                ca,
+                access,
                 publish,
                 subscribe,
                 rate_per_s: rate,
@@ -221,8 +218,8 @@ fn run(command: Command) -> Outcome<ExitCode> {
             };
             print_latencies(&plan)
         }
-        Command::Fill { to, ca, count, batch, prefix, padding_bytes } => {
-            fill::run(&to, ca.as_deref(), &prefix, count, batch.max(1), padding_bytes)?;
+        Command::Fill { to, access, count, batch, prefix, padding_bytes } => {
+            fill::run(&to, &access, &prefix, count, batch.max(1), padding_bytes)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Clean { to, access, prefix } => {
@@ -230,10 +227,10 @@ fn run(command: Command) -> Outcome<ExitCode> {
             println!("deleted {count} sources beneath {prefix}/");
             Ok(ExitCode::SUCCESS)
         }
-        Command::Idle { target, transport, to, ca, connections, pid, seconds, local_address } => {
+        Command::Idle { target, transport, to, access, connections, pid, seconds, local_address } => {
             let mut args = RunArgs::parse(&[])?;
             (args.target, args.transport, args.local_address) = (target, transport, local_address);
-            (args.to, args.access.ca) = (to.into_iter().collect(), ca);
+            (args.to, args.access) = (to.into_iter().collect(), access);
             hold_idle(args, connections, pid, seconds)
         }
     }

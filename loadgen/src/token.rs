@@ -13,6 +13,13 @@ impl std::fmt::Debug for Bearer {
     }
 }
 
+/// clap converts arguments with this. The check comes later, so that no error repeats a token.
+impl From<String> for Bearer {
+    fn from(text: String) -> Bearer {
+        Bearer(text.into())
+    }
+}
+
 /// Returns the token, or `None` if there is none. Errors do not repeat it.
 pub fn read(token: Option<&str>, file: Option<&Path>) -> Result<Option<Bearer>, String> {
     let given = match (token, file) {

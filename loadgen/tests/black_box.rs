@@ -134,6 +134,49 @@ fn loads_go_over_tls() {
     }
 }
 
+/// Every command that connects brings the token, wherever that is given, and is not let in with another one. Two of them
+/// brought none, so a node that asks for tokens could neither be filled nor be measured.
+#[test]
+fn loads_bring_a_token() {
+    let made = Command::new(anode()).args(["token", "--json"]).output().expect("a token");
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let text = |name: &str| made[name].as_str().expect(name).to_owned();
+    let (token, hash) = (text("token"), text("sha256"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (rights, secret) = (file("auth.toml"), file("load.token"));
+    let entry = format!(
+        "[[token]]\nname = \"load\"\nsha256 = \"{hash}\"\npublish = [\"**\"]\nsubscribe = [\"**\"]\n"
+    );
+    std::fs::write(&rights, entry).expect("written");
+    std::fs::write(&secret, format!("{token}\n")).expect("written");
+    let node = Node::start_with(&["--auth", &rights]);
+    let load = ["run", "--rate", "max", "--seconds", "30", "--records", "300"];
+    for brought in [["--token", &token], ["--token-file", &secret]] {
+        is_whole(&report(&node, &[&load[..], &brought].concat()), 300, 300);
+    }
+    let to = node.http.as_str();
+    for command in [
+        &["latency", "--publish", to, "--subscribe", to, "--seconds", "1", "--rate", "200"][..],
+        &["fill", "--to", to, "--count", "2000"],
+        &["idle", "--to", to, "--connections", "20", "--seconds", "1"],
+        &["clean", "--to", to],
+    ] {
+        let with_variable = |token: &str| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_anode-loadgen"));
+            program.args(command).env("ANODE_TOKEN", token).output().expect("the program")
+        };
+        let with_file = loadgen(&[command, &["--token-file", &secret]].concat());
+        for out in [with_file, with_variable(&token)] {
+            assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+            assert!(!String::from_utf8_lossy(&out.stdout).contains(&token), "{command:?} shows the token");
+        }
+        let refused = with_variable("wrong");
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && told.contains("401"), "{command:?}: {told}");
+    }
+}
+
 #[test]
 fn every_record_comes_once_to_every_subscriber() {
     let node = Node::start();

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anode_loadgen::access::AccessArgs;
 use anode_loadgen::{Outcome, fill};
 
 use super::Bench;
@@ -13,7 +14,8 @@ const KEYSPACE: &str = "bench_load";
 pub fn measure(bench: &Bench) -> Outcome<()> {
     let node = bench.start(KEYSPACE, &bench.folder.join("fill"), None)?;
     if (node.metric("anode_sources")? as u64) < bench.arguments.sources {
-        fill::run(&node.http, None, "load", bench.arguments.sources, 500, 20)?;
+        let sources = bench.arguments.sources;
+        fill::run(&node.http, &AccessArgs::default(), "load", sources, 500, 20)?;
     }
     drop(node);
     let began = Instant::now();

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
+use anode_loadgen::access::AccessArgs;
 use anode_loadgen::latency::{self, Seen};
 use anode_loadgen::machine::resident_bytes;
 
@@ -44,7 +45,7 @@ pub fn measure(bench: &Bench) -> Outcome<()> {
     let pid = bench.pid()?.to_string();
     let (rate_per_s, seconds) = (bench.arguments.rate, bench.arguments.pause_s);
     let plan = latency::Plan {
-        ca: None,
+        access: AccessArgs::default(),
         publish: first.http.clone(),
         subscribe: vec![first.http.clone(), second.http.clone()],
         rate_per_s,

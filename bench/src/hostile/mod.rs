@@ -17,6 +17,7 @@ mod wire;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anode_loadgen::access::AccessArgs;
 use anode_loadgen::{Outcome, fill};
 use clap::Args;
 
@@ -156,8 +157,9 @@ impl Attacked<'_> {
 
     /// Publishes what the attackers ask for.
     fn fill(&self) -> Outcome<()> {
-        fill::run(&self.url(), self.ca(), "fill", SOURCES, 1_000, 20)?;
-        fill::run(&self.url(), self.ca(), "large", LARGE, 10, LARGE_BYTES)?;
+        let access = AccessArgs { ca: self.ca().map(Path::to_path_buf), ..AccessArgs::default() };
+        fill::run(&self.url(), &access, "fill", SOURCES, 1_000, 20)?;
+        fill::run(&self.url(), &access, "large", LARGE, 10, LARGE_BYTES)?;
         Ok(())
     }
 
