@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::access::{Access, Entries, Proof};
 use super::jwt::Issuers;
@@ -72,13 +72,7 @@ impl Policy {
     /// Returns the holder of a token that a stranger brings. The digest is compared with all digests, each in the
     /// same time, so how long it takes tells nothing about them.
     pub(super) fn holder_of(&self, digest: &[u8; 32]) -> Option<&Holder> {
-        let mut found = None;
-        for (known, at) in &self.digests {
-            if bool::from(known.ct_eq(digest)) {
-                found = Some(*at);
-            }
-        }
-        self.holders.get(found?)
+        self.holders.get(place_of(&self.digests, |known| known.ct_eq(digest))?)
     }
 
     /// Returns the holder of a token that was let in before.
@@ -103,6 +97,37 @@ impl Policy {
             if old.rights.rate == holder.rights.rate {
                 holder.rate.clone_from(&old.rate);
             }
+        }
+    }
+}
+
+/// Returns the place that stands beside the digest which `compare` says is the one. All digests are compared, also those
+/// behind it.
+fn place_of(digests: &[([u8; 32], usize)], mut compare: impl FnMut(&[u8; 32]) -> Choice) -> Option<usize> {
+    let mut found = None;
+    for (known, at) in digests {
+        if bool::from(compare(known)) {
+            found = Some(*at);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer that came sooner for a token further up in the file would tell strangers where theirs nearly is.
+    #[test]
+    fn a_token_is_compared_with_all_wherever_it_stands() {
+        let digests: Vec<([u8; 32], usize)> = (0..5).map(|at| ([at as u8; 32], at)).collect();
+        for (wanted, found) in [(0u8, Some(0)), (2, Some(2)), (4, Some(4)), (9, None)] {
+            let mut compared = 0;
+            let place = place_of(&digests, |known| {
+                compared += 1;
+                known.ct_eq(&[wanted; 32])
+            });
+            assert_eq!((place, compared), (found, digests.len()), "{wanted}");
         }
     }
 }
