@@ -100,14 +100,23 @@ pub struct KeyReports {
 }
 
 impl KeyReports {
+    /// Returns whether a message that was refused is to be logged: one of a kind of which none was logged within a minute.
+    /// It counts as logged then.
+    fn is_due(&mut self, now_us: u64, mismatch: KeyMismatch) -> bool {
+        let last_us = if mismatch.key.is_some() { &mut self.unknown_us } else { &mut self.plain_us };
+        let is_due = last_us.is_none_or(|last_us| now_us >= last_us + MISMATCH_REPORT_US);
+        if is_due {
+            *last_us = Some(now_us);
+        }
+        is_due
+    }
+
     /// Logs that a message was refused, unless that was logged within a minute. `opens` are the keys of this node.
     pub fn report(&mut self, now_us: u64, mismatch: KeyMismatch, opens: Option<&KeyFile>) {
-        let KeyMismatch { from, key } = mismatch;
-        let last_us = if key.is_some() { &mut self.unknown_us } else { &mut self.plain_us };
-        if last_us.is_some_and(|last_us| now_us < last_us + MISMATCH_REPORT_US) {
+        if !self.is_due(now_us, mismatch) {
             return;
         }
-        *last_us = Some(now_us);
+        let KeyMismatch { from, key } = mismatch;
         let opens = opens.map_or("none".into(), |file| ids_of(&file.keyring()));
         match key.map(|id: KeyId| id.to_string()) {
             Some(seals) => tracing::warn!(
@@ -129,8 +138,32 @@ impl KeyReports {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::config::cluster_key::ClusterKey;
+
+    /// However many messages are refused, the log says so once a minute, and again in the next one. Plain messages and
+    /// those with an unknown key are told apart.
+    #[test]
+    fn a_missing_key_is_logged_once_a_minute() {
+        let from = SocketAddr::from(([10, 0, 0, 1], 7946));
+        let (plain, unknown) =
+            (KeyMismatch { from, key: None }, KeyMismatch { from, key: Some(KeyId([7; 4])) });
+        let (mut reports, mut logged) = (KeyReports::default(), Vec::new());
+        for second in 0..150 {
+            for _ in 0..10 {
+                if reports.is_due(second * 1_000_000, plain) {
+                    logged.push((second, "plain"));
+                }
+                if second >= 30 && reports.is_due(second * 1_000_000, unknown) {
+                    logged.push((second, "unknown"));
+                }
+            }
+        }
+        let expected = [(0, "plain"), (30, "unknown"), (60, "plain"), (90, "unknown"), (120, "plain")];
+        assert_eq!(logged, expected);
+    }
 
     fn text(byte: u8) -> String {
         ClusterKey::new([byte; 32]).to_text() + "\n"
