@@ -171,12 +171,39 @@ mod tests {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
         for door in DOORS {
-            assert!(root.join(format!("targets/{}.rs", door.name)).is_file(), "target of {}", door.name);
+            let target = std::fs::read_to_string(root.join(format!("targets/{}.rs", door.name)));
+            let target = target.unwrap_or_else(|error| panic!("target of {}: {error}", door.name));
+            assert!(target.contains(&format!("target!(\"{}\");", door.name)), "{}: {target}", door.name);
             assert!(manifest.contains(&format!("name = \"{}\"", door.name)), "manifest for {}", door.name);
             let files = corpus(door);
             let bytes: usize = files.iter().map(|(_, input)| input.len()).sum();
             assert!(files.len() >= (door.seeds)().len().min(8), "{}: {} files", door.name, files.len());
             assert!(bytes <= CORPUS_BYTES_MAX, "{}: {bytes} bytes", door.name);
+        }
+    }
+
+    /// Whatever strangers, clients, peers and operators may write has a door.
+    #[test]
+    fn what_others_may_write_has_a_door() {
+        for name in [
+            "sealed_datagram",
+            "datagram",
+            "sealed_stream",
+            "stream",
+            "http_head",
+            "websocket",
+            "json",
+            "protobuf",
+            "pattern",
+            "expression",
+            "config",
+            "auth_file",
+            "cluster_key",
+            "store",
+            "journal",
+            "token",
+        ] {
+            assert_eq!(DOORS.iter().filter(|door| door.name == name).count(), 1, "{name}");
         }
     }
 

@@ -25,7 +25,8 @@ fn keyed(seal: KeyedSeal) -> ClusterSeal {
     ClusterSeal::Keyed(Box::new(seal))
 }
 
-fn two(phases: [KeyPhase; 2]) -> World<ClusterSeal> {
+/// Two machines with one key, each in its phase.
+pub(super) fn two(phases: [KeyPhase; 2]) -> World<ClusterSeal> {
     let seals = phases.into_iter().enumerate();
     World::new(
         seals.map(|(index, phase)| keyed(seal(index, 7, keys(&[1], phase, index as u8 + 1)))).collect(),

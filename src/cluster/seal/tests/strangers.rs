@@ -5,6 +5,7 @@
 
 use prost::Message as _;
 
+use super::keyed::two;
 use super::*;
 use crate::cluster::members::Identity;
 use crate::cluster::spread::line_hash;
@@ -162,7 +163,11 @@ fn datagrams(line: u64) -> Vec<Vec<u8>> {
 
 /// Two members with records to ask for.
 fn world() -> World<Checksum> {
-    let mut world = World::new(vec![Checksum, Checksum]);
+    with_records(World::new(vec![Checksum, Checksum]))
+}
+
+/// Lets two nodes become members, and the first publish records.
+fn with_records<S: Seal>(mut world: World<S>) -> World<S> {
     world.run_us(1_000_000);
     let records: Vec<_> = (1..200).map(|seq| record(seq, 1_000)).collect();
     world.publish(&records);
@@ -192,7 +197,7 @@ fn a_stranger_gets_no_more_than_it_sent_and_others_get_nothing() {
 }
 
 /// Checks what the world sent to others than its members. Returns the number of bytes that the stranger got.
-fn check(world: &World<Checksum>, sent_bytes: usize, label: &str) -> usize {
+fn check<S: Seal>(world: &World<S>, sent_bytes: usize, label: &str) -> usize {
     let others: Vec<_> = world.elsewhere.iter().filter(|(to, _)| *to != STRANGER).collect();
     assert!(others.is_empty(), "{others:?} after {label}");
     let came_back: usize = world.elsewhere.iter().map(|(_, bytes)| bytes).sum();
@@ -204,22 +209,41 @@ fn check(world: &World<Checksum>, sent_bytes: usize, label: &str) -> usize {
     came_back
 }
 
+/// Lets a stranger say 300 of the things that it may say. Returns the bytes that it sent.
+fn say_everything<S: Seal>(world: &mut World<S>, all: &[Vec<u8>], seed: u64) -> usize {
+    let (mut random, mut sent_bytes) = (Random::new(seed), 0);
+    for _ in 0..300 {
+        let datagram = &all[random.index(all.len())];
+        sent_bytes += datagram.len();
+        let (now, index) = (world.now(), random.index(2));
+        world.machines[index].handle_datagram(now, STRANGER, datagram, &mut world.replicas[index]);
+        world.drain(index);
+        world.run_us(random.below(100_000));
+    }
+    world.run_us(5_000_000);
+    sent_bytes
+}
+
 #[test]
 fn strangers_that_say_everything_in_any_order_get_no_more_than_they_sent() {
-    let line = line_hash(&name("n0"), 7);
-    let all = datagrams(line);
+    let all = datagrams(line_hash(&name("n0"), 7));
     for seed in 0..10 {
-        let (mut world, mut random, mut sent_bytes) = (world(), Random::new(seed), 0);
-        for _ in 0..300 {
-            let datagram = &all[random.index(all.len())];
-            sent_bytes += datagram.len();
-            let (now, index) = (world.now(), random.index(2));
-            world.machines[index].handle_datagram(now, STRANGER, datagram, &mut world.replicas[index]);
-            world.drain(index);
-            world.run_us(random.below(100_000));
-        }
-        world.run_us(5_000_000);
+        let mut world = world();
+        let sent_bytes = say_everything(&mut world, &all, seed);
         check(&world, sent_bytes, &format!("seed {seed}"));
         assert_eq!(world.replicas[0].digest(), world.replicas[1].digest());
+    }
+}
+
+/// While a cluster goes over to keys, its nodes take plain questions, and seal their answers, which makes these larger.
+/// Nodes that have gone over do not answer at all.
+#[test]
+fn a_stranger_gets_no_more_than_it_sent_in_any_phase() {
+    let all = datagrams(line_hash(&name("n0"), 7));
+    for phase in [KeyPhase::Accept, KeyPhase::Send, KeyPhase::Require] {
+        let mut world = with_records(two([phase; 2]));
+        let sent_bytes = say_everything(&mut world, &all, 7);
+        let came_back = check(&world, sent_bytes, &format!("{phase:?}"));
+        assert_eq!(came_back > 0, phase != KeyPhase::Require, "{came_back} bytes came back in {phase:?}");
     }
 }

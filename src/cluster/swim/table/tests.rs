@@ -155,6 +155,26 @@ fn view_ring_and_gone_follow_states() {
     assert_eq!(table.find("new"), Some(slot));
 }
 
+/// A member that goes mad may name any number of others. Beyond the bound nobody is taken in, and those who were there
+/// before stay.
+#[test]
+fn a_full_table_takes_nobody_in() {
+    let said = |index: usize| {
+        let gossip = SocketAddr::from(([10, (index >> 16) as u8, (index >> 8) as u8, index as u8], 7946));
+        let name = NodeName::parse(&format!("fake-{index}")).expect("name");
+        Introduction { identity: Arc::new(Identity::new(name, 1, gossip, "", "", "")), incarnation: 0 }
+    };
+    let (mut table, mut random) = table(3);
+    let taken = (0..2 * MEMBERS_MAX)
+        .take_while(|&index| table.insert(said(index), State::Joining, 0, &mut random).is_some())
+        .count();
+    // The node itself and three members were there before.
+    assert_eq!(taken, MEMBERS_MAX - 4);
+    assert_eq!(table.insert(said(taken), State::Joining, 0, &mut random), None);
+    assert_eq!(table.ring().len(), 4);
+    assert!(["me", "n0", "n1", "n2"].iter().all(|name| table.find(name).is_some()));
+}
+
 #[test]
 fn the_gone_are_bounded() {
     let (mut table, mut random) = table(3 * GONE_MAX);
