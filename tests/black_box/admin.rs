@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::rights::{RightsFile, token_entry};
 use crate::harness::wait::throughout;
-use crate::harness::{Cluster, Http, Node, NodeConfig, eventually};
+use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
 
 fn post(node: &Node, path: &str) -> Http {
     Http::request(&node.http, "POST", path, &[], b"")
@@ -70,23 +70,66 @@ fn admin_requests_need_the_right_to_administrate() {
     assert_eq!(node.process().wait(Duration::from_secs(10)), Some(0));
 }
 
-/// Without a file of rights, admin requests are taken from this machine alone, whatever page they come from.
-#[test]
-fn without_rights_admin_requests_are_local() {
-    let Some(address) = outer_address() else { return };
+/// Starts a node without a file of rights that is reached from outside of this machine. Returns it with its addresses
+/// there and on loopback; `None` where the machine has no address but loopback.
+fn open_node() -> Option<(Node, String, String)> {
+    let Some(address) = outer_address() else {
+        println!("this machine has no address but loopback: what others may do without rights is not tried");
+        return None;
+    };
     let mut config = NodeConfig::named("a").in_memory();
     config.http = config.http.replace("127.0.0.1", "0.0.0.0");
     let node = Node::start(config);
-    let port = node.http.rsplit_once(':').map_or("", |(_, port)| port).to_owned();
-    let outer = format!("{address}:{port}");
+    let port = node.http.rsplit_once(':').map_or("", |(_, port)| port);
+    let (outer, local) = (format!("{address}:{port}"), format!("127.0.0.1:{port}"));
+    Some((node, outer, local))
+}
+
+/// Without a file of rights, admin requests are taken from this machine alone, whatever page they come from.
+#[test]
+fn without_rights_admin_requests_are_local() {
+    let Some((node, outer, local)) = open_node() else { return };
     for path in ["/v1/admin/drain", "/v1/admin/forget/b"] {
         Http::request(&outer, "POST", path, &[], b"").assert_problem(403, "forbidden");
         let foreign = [("Origin", "https://elsewhere.example")];
         Http::request(&node.http, "POST", path, &foreign, b"").assert_problem(403, "forbidden");
     }
     assert_eq!(node.get("/readyz").status, 200);
-    Http::request(&format!("127.0.0.1:{port}"), "POST", "/v1/admin/forget/b", &[], b"")
-        .assert_problem(404, "not_found");
+    Http::request(&local, "POST", "/v1/admin/forget/b", &[], b"").assert_problem(404, "not_found");
+}
+
+/// Without a file of rights, everybody may publish, subscribe and observe. What users add is kept under the system's names,
+/// and is changed from this machine alone.
+#[test]
+fn without_rights_the_systems_names_are_changed_from_this_machine_alone() {
+    let Some((_node, outer, local)) = open_node() else { return };
+    let definition = json!({"on": "none/*", "cel": "data"}).to_string();
+    let ask = |address: &str, method: &str, path: &str| {
+        let body = if matches!(method, "PUT" | "POST") { definition.as_bytes() } else { b"" };
+        Http::request(address, method, path, &[("Content-Type", "application/json")], body)
+    };
+    for kind in ["pull", "middleware", "archive", "hook"] {
+        for method in ["PUT", "POST", "DELETE"] {
+            ask(&outer, method, &format!("/v1/{kind}/mine")).assert_problem(403, "forbidden");
+        }
+    }
+    let path = "/v1/middleware/mine";
+    assert_eq!(ask(&outer, "GET", path).status, 404, "nothing was put there");
+    assert_eq!(ask(&local, "PUT", path).status, 200);
+    ask(&outer, "DELETE", path).assert_problem(403, "forbidden");
+    assert_eq!(ask(&outer, "GET", path).status, 200, "everybody may look at it");
+    let publish = |source: &str| {
+        let body = json!({"source": source, "data": 1}).to_string();
+        Http::post(&outer, "/v1/publish", &body)
+    };
+    publish("$middleware/other").assert_problem(403, "forbidden");
+    publish("$sys").assert_problem(403, "forbidden");
+    assert_eq!(publish("a").status, 200);
+    for path in ["/v1/sources/a", "/v1/members", "/metrics"] {
+        assert_eq!(Http::get(&outer, path).status, 200, "{path}");
+    }
+    assert_eq!(Client::open(&outer, "/subscribe?source=a").snapshot().sources(), ["a"]);
+    assert_eq!(ask(&local, "DELETE", path).status, 200);
 }
 
 /// An address of this machine that is not loopback, if it has one.
