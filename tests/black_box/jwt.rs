@@ -158,6 +158,41 @@ fn what_rfc_8725_warns_of_is_refused() {
     }
 }
 
+/// The claim `anode` gives every right that the file can give, `admin` included. Without that, no pattern in it opens the
+/// system's names.
+#[test]
+fn a_token_may_make_its_holder_an_admin() {
+    let (node, _rights) = start(PEM, &PEM_FILES);
+    let token = |rights: Value| jwt(json!({"alg": "EdDSA"}), claims(json!({"anode": rights})), "ed25519");
+    let admin = token(json!({"admin": true}));
+    let other = token(json!({"publish": ["**", "$sys/**"], "subscribe": ["**"], "observe": true}));
+    let forget = |token: &str| Http::with_token(&node.http, "POST", "/v1/admin/forget/b", token);
+    forget(&other).assert_problem(403, "forbidden");
+    forget(&admin).assert_problem(404, "not_found");
+    let publish = |token: &str, data: &str| {
+        let mut client = Client::with_token(&node.http, "/publish", token);
+        client.publish(json!({"source": "$sys/x", "data": data}))
+    };
+    assert_eq!(publish(&other, "other")["error"]["code"], "forbidden");
+    assert_eq!(publish(&admin, "admin")["result"]["outcome"], "applied");
+    let answer = Http::with_token(&node.http, "GET", "/v1/sources/$sys/x", &other);
+    assert_eq!(answer.json()["data"], "admin", "who may observe reads them: {answer:?}");
+}
+
+/// What was proven of a token is remembered, but not beyond its end.
+#[test]
+fn a_token_that_was_let_in_is_refused_once_it_has_expired() {
+    let (node, _rights) = start(PEM, &PEM_FILES);
+    let token = jwt(json!({"alg": "EdDSA"}), claims(json!({"exp": now_s() + 3})), "ed25519");
+    assert_eq!(status(&node, &token), 200);
+    let answer = eventually("it has expired", Duration::from_secs(10), || {
+        let answer = Http::with_token(&node.http, "GET", "/v1/members", &token);
+        (answer.status != 200).then_some(answer)
+    });
+    answer.assert_problem(401, "unauthorized");
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{answer:?}");
+}
+
 #[test]
 fn a_connection_ends_with_its_token_unless_a_fresh_one_comes() {
     let (node, _rights) = start(PEM, &PEM_FILES);
