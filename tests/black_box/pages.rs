@@ -138,9 +138,17 @@ fn a_request_to_a_foreign_name_is_refused_while_there_is_no_file_of_rights() {
     for foreign in
         ["evil.example", "evil.example:7070", "localhost.evil.example", "127.0.0.1.evil.example", "b"]
     {
-        for path in ["/v1/sources", "/v1/members", "/metrics", "/v1/none"] {
+        for path in
+            ["/v1/sources", "/v1/members", "/metrics", "/v1/stream?source=a", "/v1/export", "/v1/none"]
+        {
             Http::request(&node.http, "GET", path, &[("Host", foreign)], b"")
                 .assert_problem(403, "forbidden");
+        }
+        for (path, protocols) in [("/publish", &[] as &[&str]), ("/graphql", &["graphql-transport-ws"])] {
+            match shake_with(&node.http, path, protocols, &[("Host", foreign)]) {
+                Handshake::Refused(answer) => answer.assert_problem(403, "forbidden"),
+                Handshake::Open(..) => panic!("{path} of {foreign} was upgraded"),
+            }
         }
         post(&node, &[("Host", foreign)]).assert_problem(403, "forbidden");
         let answer = upgrade(&node, &[("Host", foreign)]).unwrap_or_else(|| panic!("{foreign} was upgraded"));

@@ -152,6 +152,11 @@ fn a_token_comes_before_the_upgrade_in_a_header_or_as_a_subprotocol() {
         is_challenged(&refused(&node, path, &["anode.v1.json", &wrong], &[]));
         is_challenged(&refused(&node, path, &["anode.v1.json", "anode.token.!"], &[]));
     }
+    // A URL is written to logs, so a token in it is none, and is not repeated.
+    for (path, name) in [("/subscribe?source=sensors/1&", "token"), ("/publish?", "access_token")] {
+        let answer = refused(&node, &format!("{path}{name}={READER}"), &[], &[]);
+        assert!(answer.status == 400 && !answer.body.contains(READER), "{answer:?}");
+    }
     let forbidden = |path: &str, token: &str| {
         refused(&node, path, &[], &[("Authorization", &bearer(token))]).assert_problem(403, "forbidden");
     };
