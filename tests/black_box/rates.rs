@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::wait::throughout;
 use crate::harness::ws::{Handshake, shake_with};
-use crate::harness::{Client, Deadline, Event, Http, Node, NodeConfig};
+use crate::harness::{Client, Cluster, Deadline, Event, Http, Node, NodeConfig, eventually};
 
 fn start(text: &str) -> (Node, RightsFile) {
     let file = RightsFile::new(text);
@@ -63,6 +63,23 @@ fn a_rate_is_a_seconds_worth_at_once_for_all_connections_of_a_token_together() {
     throughout("the rate fills up", Duration::from_millis(1_100), || true);
     let again = one.publish(json!({"source": "a", "data": "later"}));
     assert_eq!(again["result"]["outcome"], "applied", "{again}");
+}
+
+/// A rate is that of a token into one node: what it has used up at one node is there at another one.
+#[test]
+fn each_node_has_a_bucket_of_its_own() {
+    let entry = token_entry("slow", "slow-secret", "publish = [\"**\"]\nrate = 5");
+    let file = RightsFile::new(&format!("[anonymous]\nobserve = true\n{entry}"));
+    let cluster = Cluster::start_with(2, &["--auth", &file.path()]);
+    let batch: Vec<_> = (0..30).map(|n| json!({"id": n, "source": "a", "data": n})).collect();
+    for node in &cluster.nodes {
+        let answers = post(node, "slow-secret", &json!(batch).to_string()).json();
+        let answers = answers.as_array().cloned().unwrap_or_default();
+        let taken = answers.iter().filter(|answer| answer["result"].is_object()).count();
+        let limited = answers.iter().filter(|answer| answer["error"]["code"] == "rate_limited").count();
+        assert_eq!(taken + limited, 30, "{}: {answers:?}", node.id);
+        assert!((5..30).contains(&taken), "{}: {taken} taken", node.id);
+    }
 }
 
 #[test]
@@ -141,6 +158,23 @@ fn guessing_costs_an_address_more_each_time_and_others_nothing() {
     assert_eq!(get_from("127.0.0.9", &node, "ops-secret").status, 200, "a good token is let in");
 }
 
+/// A wrong token in a frame costs its address as much as one in a request.
+#[test]
+fn guessing_in_frames_costs_as_much() {
+    let (node, _file) = start(&token_entry("ops", "ops-secret", "admin = true"));
+    for number in 0..130 {
+        let mut client = Client::open(&node.http, "/publish");
+        client.send_json(json!({"id": 1, "auth": {"token": format!("guess-{number}")}}));
+        let code = client.next()["error"]["code"].clone();
+        assert!(code == "unauthorized" || number > 90 && code == "rate_limited", "{number}: {code}");
+    }
+    let body = r#"{"source":"a","data":1}"#;
+    eventually("the address has to wait", Duration::from_secs(10), || {
+        (post(&node, "one-more", body).status == 429).then_some(())
+    });
+    assert_eq!(post(&node, "ops-secret", body).status, 200, "a good token is let in");
+}
+
 #[test]
 fn one_address_has_as_many_connections_as_it_may() {
     let flags = ["--max-connections-per-address", "3"];
@@ -158,7 +192,7 @@ fn one_address_has_as_many_connections_as_it_may() {
     let from_elsewhere = get_from("127.0.0.9", &node, "none");
     assert_eq!(from_elsewhere.status, 200, "another address has its own bound");
     drop(held);
-    crate::harness::eventually("there is room again", Duration::from_secs(10), || {
+    eventually("there is room again", Duration::from_secs(10), || {
         (node.get("/v1/members").status == 200).then_some(())
     });
     // Connections with the control plane count as long as they are open.
@@ -174,7 +208,7 @@ fn one_address_has_as_many_connections_as_it_may() {
         .collect();
     assert_eq!(get_from("127.0.0.8", &node, "none").status, 429);
     drop(idle);
-    crate::harness::eventually("there is room again", Duration::from_secs(10), || {
+    eventually("there is room again", Duration::from_secs(10), || {
         (get_from("127.0.0.8", &node, "none").status == 200).then_some(())
     });
 }
@@ -194,4 +228,21 @@ fn one_connection_has_as_many_patterns_as_it_may() {
     assert_eq!(ask(&mut client, &["f"])["error"]["code"], "bad_request");
     assert_eq!(client.ask(json!({"id": 2, "unsubscribe": 1}))["result"]["subscription"], 1);
     assert_eq!(ask(&mut client, &["f", "g"])["result"]["subscription"], 3);
+}
+
+#[test]
+fn a_connection_has_ten_thousand_patterns_unless_told_otherwise() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let mut client = Client::open(&node.http, "/subscribe");
+    let mut subscribe = |from: usize, count: usize| {
+        let sources: Vec<String> = (from..from + count).map(|number| format!("n/{number}")).collect();
+        client.ask(json!({"id": "s", "subscribe": {"sources": sources, "snapshot": false}}))
+    };
+    for from in (0..10_000).step_by(250) {
+        let answer = subscribe(from, 250);
+        assert!(answer["result"].is_object(), "{from}: {answer}");
+    }
+    let refused = subscribe(10_000, 1);
+    assert_eq!(refused["error"]["code"], "bad_request", "{refused}");
+    assert!(refused.to_string().contains("at most 10000 (--max-subscriptions)"), "{refused}");
 }

@@ -97,12 +97,13 @@ fn health_is_answered_when_all_connections_are_taken() {
         assert_eq!(node.get(path).status, 200, "{path}");
     }
     // Others are refused and told so.
-    eventually("room for refusals", Duration::from_secs(20), || {
+    let refused = eventually("room for refusals", Duration::from_secs(20), || {
         // Those from before may have been cut, because they sent nothing for too long.
         silent = (0..8).map(|_| connect(&node.http)).collect();
         let answer = Http::attempt(&node.http, "GET", "/v1/members", &[], b"").ok()?;
-        (answer.status == 503 && answer.header("retry-after").is_some()).then_some(())
+        (answer.status == 503 && answer.header("retry-after").is_some()).then_some(answer)
     });
+    refused.assert_problem(503, "overloaded");
 }
 
 /// Bodies that had almost come were kept for 30 s, each in its place; and their memory had no bound but
