@@ -276,6 +276,25 @@ fn a_cluster_goes_over_to_keys_without_a_stop() {
     wait_refused(&cluster[0], "plain", 1.0);
 }
 
+/// What nodes send each other shows their phase: plain messages with `accept`, and sealed ones with the other two.
+#[test]
+fn each_phase_sends_what_it_says() {
+    let keys = Keys::new();
+    let file = keys.write("keys", &[&new_key()]);
+    for phase in ["accept", "send", "require"] {
+        let (fabric, cluster) = Fabric::start(2, &["--cluster-key", &file, "--cluster-key-phase", phase]);
+        let ts = cluster[0].put("phase", json!(phase));
+        cluster[1].wait_ts("phase", ts);
+        let seen = fabric.seen();
+        assert!(seen.len() > 5, "{} datagrams in the phase {phase}", seen.len());
+        for datagram in &seen {
+            let is_sealed = datagram.starts_with(b"aS") || datagram.starts_with(b"as");
+            assert!(is_sealed || datagram.starts_with(b"aN"), "{phase}: {datagram:?}");
+            assert_eq!(is_sealed, phase != "accept", "{phase}: {datagram:?}");
+        }
+    }
+}
+
 #[test]
 fn a_rotation_while_records_flow_loses_none_and_makes_nobody_suspect() {
     let keys = Keys::new();
