@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::file_size::set_writable;
 use crate::harness::rights::{RightsFile, token_entry};
 use crate::harness::wait::PATIENCE;
-use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually};
+use crate::harness::{Client, Cluster, Http, Node, NodeConfig, eventually, ports};
 
 #[test]
 fn the_process_is_measured() {
@@ -103,6 +103,23 @@ fn requests_that_the_door_refuses_are_counted_and_logged() {
     let origin = [("Origin", "http://other.example"), ("Content-Type", "application/json")];
     assert_eq!(Http::request(&node.http, "POST", "/v1/publish", &origin, body).status, 403);
     assert_eq!(node.metric("anode_client_refusals_total", &[("status", "403")]), 1.0);
+}
+
+/// Whoever reaches the port for those who watch may watch, with or without TLS on the port for clients, and whatever that
+/// asks for.
+#[test]
+fn those_who_watch_bring_no_token() {
+    let rights = RightsFile::new("");
+    let watch = format!("127.0.0.1:{}", ports::free());
+    let flags = ["--auth", &rights.path(), "--metrics", &watch];
+    let node = Node::start(NodeConfig::named("a").in_memory().with(&flags));
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(Http::get(&watch, path).status, 200, "{path}");
+    }
+    node.get("/metrics").assert_problem(401, "unauthorized");
+    for path in ["/", "/v1/members", "/v1/sources"] {
+        Http::get(&watch, path).assert_problem(404, "not_found");
+    }
 }
 
 /// A token that reached for what it may not have was neither counted nor logged when the path alone did not tell: a record or

@@ -274,7 +274,10 @@ fn certificates_are_read_again_when_they_change_and_on_sighup() {
     let before = refused(&node);
     replace(&authority.path("key.pem"), &three.key);
     eventually("the pair is refused", second, || (refused(&node) > before).then_some(()));
-    assert!(node.node.log().contains("--tls-key"), "{}", node.node.log());
+    eventually("an error line names the file", second, || {
+        let log = node.node.log();
+        log.lines().any(|line| line.contains(" ERROR ") && line.contains("--tls-key")).then_some(())
+    });
     assert_eq!(fresh(&mut node), der(&two));
     // Asked for by a signal, it is refused again, at once.
     let before = refused(&node);
