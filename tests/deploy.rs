@@ -173,6 +173,96 @@ fn kubernetes_gives_every_node_its_secrets() {
     assert!(probes.len() == 3 && probes.iter().all(|line| line.contains("port: metrics")), "{probes:?}");
 }
 
+/// Nodes of the chart are closed unless a value opens them.
+#[test]
+fn the_chart_gives_every_node_its_secrets() {
+    let values = read("deploy/helm/anode/values.yaml");
+    let (_, secret) = values.split_once("\nsecret:\n").expect("the values of the secret");
+    let secret = lines(secret.split("\n\n").next().unwrap_or_default());
+    let set = read("deploy/helm/anode/templates/statefulset.yaml");
+    for (value, settings) in [("clusterKey", &SECRETS[..1]), ("tls", &SECRETS[1..3]), ("auth", &SECRETS[3..])]
+    {
+        assert!(secret.contains(format!("{value}: true").as_str()), "{value}: {secret:?}");
+        let condition = format!("{{{{- if .Values.secret.{value} }}}}\n");
+        let (_, given) = set.split_once(&condition).expect(value);
+        let given = given.split("{{- end }}").next().unwrap_or_default();
+        for (setting, file) in settings {
+            let lines = format!("- name: {setting}\n              value: /etc/anode/{file}\n");
+            assert!(given.contains(&lines), "{setting} in {given}");
+        }
+    }
+    let set = lines(&set);
+    for line in [
+        "- { name: secrets, mountPath: /etc/anode, readOnly: true }",
+        "secret: { secretName: {{ .Values.secret.name }}, defaultMode: 0440 }",
+        "allowPrivilegeEscalation: false",
+        "readOnlyRootFilesystem: true",
+        "capabilities: { drop: [ALL] }",
+        "runAsNonRoot: true",
+        "seccompProfile: { type: RuntimeDefault }",
+        "automountServiceAccountToken: false",
+    ] {
+        assert!(set.contains(line), "{line}");
+    }
+}
+
+/// Where the file of rights is taken away, a node answers to the names by which clients of the deployment address it.
+#[test]
+fn every_deployment_gives_the_names_of_its_services() {
+    let compose = read("docker-compose.yml");
+    assert!(compose.contains("\n  ANODE_ALLOW_HOST: anode,anode-embedded\n"), "{compose}");
+    let set = read("deploy/kubernetes/statefulset.yaml");
+    let set: Vec<&str> = set.lines().map(str::trim).collect();
+    let at = set.iter().position(|line| *line == "- name: ANODE_ALLOW_HOST").expect("the setting");
+    assert_eq!(set[at + 1], "value: >-");
+    let names: BTreeSet<&str> = set[at + 2].split(',').collect();
+    let services = read("deploy/kubernetes/services.yaml");
+    let services: Vec<&str> = services.lines().filter_map(|line| line.strip_prefix("  name: ")).collect();
+    assert_eq!(services, ["anode", "anode-clients"]);
+    let domains = ["", ".$(POD_NAMESPACE)", ".$(POD_NAMESPACE).svc", ".$(POD_NAMESPACE).svc.cluster.local"];
+    for service in services {
+        for domain in domains {
+            assert!(names.contains(format!("{service}{domain}").as_str()), "{service}{domain} in {names:?}");
+        }
+    }
+    let chart = read("deploy/helm/anode/templates/statefulset.yaml");
+    let given = "- name: ANODE_ALLOW_HOST\n              value: {{ include \"anode.hosts\" . | quote }}\n";
+    assert!(chart.contains(given), "{chart}");
+    let made = read("deploy/helm/anode/templates/_helpers.tpl");
+    let listed = domains.map(|domain| format!("\"{domain}\"")).join(" ");
+    for part in ["list $name (printf \"%s-clients\" $name)", &format!("list {listed}")] {
+        assert!(made.contains(part), "{part} in {made}");
+    }
+}
+
+/// The threat model tells of everybody what holds and what does not, and where a hole is reported; the guide tells how to
+/// close a node.
+#[test]
+fn the_pages_about_security_have_all_their_parts() {
+    let model = read("SECURITY.md");
+    let part = |heading: &str| {
+        let (_, part) = model.split_once(&format!("\n### {heading}\n")).expect(heading);
+        part.split("\n### ").next().unwrap_or_default().to_owned()
+    };
+    for heading in ["A stranger", "A client", "A client with a token", "A member"] {
+        assert!(part(heading).contains("\n**What does not hold:** "), "{heading}");
+    }
+    assert!(part("The operator").len() > 200);
+    assert!(model.contains("\n## Reporting a vulnerability\n\nReport it privately"));
+    let guide = read("docs/security.md");
+    for heading in [
+        "TLS",
+        "Tokens and rights",
+        "JWT",
+        "Browsers: origins and hosts",
+        "Keys of the cluster and their rotation",
+        "Proxies",
+        "Checklist for the open internet",
+    ] {
+        assert!(guide.contains(&format!("\n## {heading}\n")), "{heading}");
+    }
+}
+
 /// Containers and pods have addresses that no certificate has. Each kind of deployment tells clients names that the
 /// certificate has; the chart did not.
 #[test]

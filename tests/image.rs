@@ -33,6 +33,22 @@ fn the_images_empty_programs_are_all_that_the_manifests_name() {
     assert!(targets.contains("\"name\":\"anode\""), "{targets}");
 }
 
+/// Scanners find the names and versions of all dependencies in the program only if the build puts them there.
+#[test]
+fn the_program_in_the_image_names_its_crates() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = fs::read_to_string(root.join("Dockerfile")).expect("read");
+    let commands = dockerfile.lines().filter(|line| !line.starts_with('#'));
+    let builds: Vec<&str> =
+        commands.filter(|line| line.contains("cargo") && line.contains(" build --")).collect();
+    assert_eq!(builds.len(), 2, "of the dependencies, and of the program: {builds:?}");
+    for build in builds {
+        assert!(build.contains("cargo auditable build --release --locked"), "{build}");
+    }
+    let release = fs::read_to_string(root.join("scripts/release")).expect("read");
+    assert!(release.contains("scripts/sbom \"$out/"), "a release has a bill of materials");
+}
+
 /// Returns the commands that make the empty programs, which come before the build.
 fn empty_programs(dockerfile: &str) -> String {
     let (_, script) = dockerfile.split_once("RUN for ").expect("a step");
