@@ -38,6 +38,9 @@ async def perform(name: str, arguments: argparse.Namespace, folder: Path) -> int
     flags = flags + secrets.flags() if secrets else flags
     cluster = Cluster(arguments.binary, folder / name, nodes, flags, tls=secrets is not None)
     environment = {name: value for name, value in os.environ.items() if name != "ANODE_TOKEN"}
+    if secrets:
+        # Clients that are given no token bring this one, and others do not.
+        environment["ANODE_TOKEN"] = secrets.values()["reader"]
     clients = drivers(HERE, arguments.rust, arguments.only, environment)
     renewing = asyncio.create_task(secrets.renew()) if secrets else None
     try:
