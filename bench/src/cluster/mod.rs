@@ -44,6 +44,10 @@ pub struct Arguments {
     /// Measure aNode also with a key, by which everything between its nodes is sealed
     #[arg(long)]
     sealed: bool,
+    /// With --sealed: least share of what the plain cluster does that the sealed one must do, in records a second, or at
+    /// constant rates in records for each second of the servers' CPU; the command fails below it
+    #[arg(long, default_value_t = 0.9)]
+    sealed_least: f64,
     /// aNode alone
     #[arg(long)]
     no_peers: bool,
@@ -128,9 +132,32 @@ pub fn run(arguments: Arguments) -> Outcome<()> {
     let table = table(&medians);
     println!("\n{table}");
     std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
-    match &arguments.subject.docs {
-        Some(docs) => write(docs, &arguments, &machine, &versions, &medians),
+    if let Some(docs) = &arguments.subject.docs {
+        write(docs, &arguments, &machine, &versions, &medians)?;
+    }
+    judge_sealed(&sealed_shares(&medians), arguments.sealed_least)
+}
+
+/// Returns for every number of nodes the records a second of the sealed cluster, as a share of those of the plain one.
+fn sealed_shares(medians: &[Seen]) -> Vec<(String, f64)> {
+    let mut shares = Vec::new();
+    for sealed in medians.iter().filter(|it| it.system == SEALED) {
+        let is_plain = |it: &&Seen| it.system == ANODE && it.nodes == sealed.nodes;
+        if let Some(plain) = medians.iter().find(is_plain) {
+            shares.push((format!("{} nodes", sealed.nodes), sealed.records_per_s / plain.records_per_s));
+        }
+    }
+    shares
+}
+
+/// Prints the shares of what the plain cluster does that the sealed one did, and fails if one is less than `least`.
+fn judge_sealed(shares: &[(String, f64)], least: f64) -> Outcome<()> {
+    for (what, share) in shares {
+        println!("{what}: sealed {share:.2} of plain");
+    }
+    match shares.iter().find(|(_, share)| share.is_nan() || *share < least) {
         None => Ok(()),
+        Some((what, share)) => Err(format!("{what}: sealed {share:.2} of plain is less than {least}").into()),
     }
 }
 
@@ -170,10 +197,10 @@ fn run_steady(
     }
     println!("\n{}", steady::table(&all, NATS));
     std::fs::write(&arguments.json, serde_json::to_string_pretty(&all)?)?;
-    match &arguments.subject.docs {
-        Some(docs) => write_steady(docs, arguments, about, &all),
-        None => Ok(()),
+    if let Some(docs) = &arguments.subject.docs {
+        write_steady(docs, arguments, about, &all)?;
     }
+    judge_sealed(&steady::shares(&all, (SEALED, ANODE)), arguments.sealed_least)
 }
 
 /// Adds the result of a measurement. If it fails, that is printed and the result is left out.

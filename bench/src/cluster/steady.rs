@@ -80,6 +80,21 @@ pub fn table(all: &[Steady], other: &str) -> String {
     out
 }
 
+/// Returns for every number of nodes and rate how many records `one` does for each second of CPU, as a share of those that
+/// `other` does.
+pub fn shares(all: &[Steady], (one, other): (&str, &str)) -> Vec<(String, f64)> {
+    let medians = medians(all);
+    let mut shares = Vec::new();
+    for its in medians.iter().filter(|it| it.system == one) {
+        let is_same = |it: &&Steady| it.system == other && it.nodes == its.nodes && it.rate == its.rate;
+        if let Some(theirs) = medians.iter().find(is_same) {
+            let what = format!("{} nodes at {:.0} records/s", its.nodes, its.rate);
+            shares.push((what, theirs.cpu_us_per_record / its.cpu_us_per_record));
+        }
+    }
+    shares
+}
+
 fn medians(all: &[Steady]) -> Vec<Steady> {
     let mut medians: Vec<Steady> = Vec::new();
     for seen in all {
