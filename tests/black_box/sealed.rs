@@ -286,7 +286,7 @@ fn each_phase_sends_what_it_says() {
         let ts = cluster[0].put("phase", json!(phase));
         cluster[1].wait_ts("phase", ts);
         let seen = fabric.seen();
-        assert!(seen.len() > 5, "{} datagrams in the phase {phase}", seen.len());
+        assert!(!seen.is_empty(), "nothing was sent in the phase {phase}");
         for datagram in &seen {
             let is_sealed = datagram.starts_with(b"aS") || datagram.starts_with(b"as");
             assert!(is_sealed || datagram.starts_with(b"aN"), "{phase}: {datagram:?}");
