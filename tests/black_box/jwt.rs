@@ -1,9 +1,11 @@
 //! JWTs that others issue: every algorithm, what is refused, when they end, and how they are refreshed.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::http::{connect, read_all};
 use crate::harness::rights::{RightsFile, base64url, hmac, jwt, key_file};
 use crate::harness::{Client, Http, Node, NodeConfig, eventually, wall_us};
 
@@ -216,6 +218,24 @@ fn a_connection_ends_with_its_token_unless_a_fresh_one_comes() {
     refreshed.send_json(json!({"id": 10, "auth": {"token": "wrong"}}));
     assert_eq!(refreshed.next()["error"]["code"], "unauthorized");
     assert_eq!(refreshed.close_code(), 4001);
+}
+
+/// A stream of events ends with its token, and says why.
+#[test]
+fn a_stream_of_events_ends_with_its_token() {
+    let (node, _rights) = start(PEM, &PEM_FILES);
+    let ends_s = now_s() + 3;
+    let token = jwt(json!({"alg": "EdDSA"}), claims(json!({"exp": ends_s})), "ed25519");
+    let mut stream = connect(&node.http);
+    let request = format!(
+        "GET /v1/stream?source=sensors/** HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    assert!(stream.write_all(request.as_bytes()).is_ok());
+    let told = String::from_utf8_lossy(&read_all(&mut stream, Duration::from_secs(10))).into_owned();
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n") && told.contains("event: eos\n"), "{told}");
+    let (_, last) = told.split_once("event: refused\n").unwrap_or_else(|| panic!("{told}"));
+    assert!(last.contains("\"unauthorized\""), "{told}");
+    assert!(now_s() >= ends_s, "it ended before its time");
 }
 
 #[test]

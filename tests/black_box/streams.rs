@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::http::{connect, read_all};
-use crate::harness::rights::{RightsFile, bearer, jwt, token_entry};
+use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::wait::throughout;
-use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually, wall_us};
+use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
 use crate::snippets::{assert_alike, block_of};
 
 /// An event as a browser sees it.
@@ -373,26 +373,6 @@ fn a_stream_needs_rights_and_ends_with_them() {
     let last = stream.next();
     assert_eq!((last.event.as_str(), &last.json()["code"]), ("refused", &json!("unauthorized")), "{last:?}");
     assert_eq!(stream.next_within(Duration::from_secs(10)), None);
-}
-
-#[test]
-fn a_stream_ends_when_its_token_expires() {
-    let secret = "a secret that is long enough for it";
-    let rights = RightsFile::new("");
-    rights.write_file("secret", secret.as_bytes());
-    rights.write("[jwt]\nhmac_secret_file = \"secret\"\n");
-    let node = Node::start(NodeConfig::named("a").in_memory().with(&["--auth", &rights.path()]));
-    let ends_s = wall_us() / 1_000_000 + 3;
-    let claims = json!({"sub": "short", "exp": ends_s, "anode": {"subscribe": ["a/**"]}});
-    let authorization = bearer(&jwt(json!({"alg": "HS256"}), claims, secret));
-    let field = [("Authorization", authorization.as_str())];
-    let mut stream = EventSource::open_with(&node.http, "source=a/*", &field);
-    stream.snapshot();
-    let last = stream.next_within(Duration::from_secs(10)).unwrap_or_default();
-    assert_eq!((last.event.as_str(), &last.json()["code"]), ("refused", &json!("unauthorized")), "{last:?}");
-    assert!(wall_us() >= ends_s * 1_000_000, "it ended before its time");
-    assert_eq!(stream.next_within(Duration::from_secs(10)), None);
-    refused(&node.http, "/v1/stream?source=a/*", &field).assert_problem(401, "unauthorized");
 }
 
 #[test]
