@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::harness::{Client, Http, Node, NodeConfig, anode, encode, eventually};
 
 /// Checks a value against a schema of JSON Schema, as far as the documents use it. Returns what is wrong.
-fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+pub fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let found = document.pointer(reference.trim_start_matches('#'));
         let found = found.ok_or_else(|| format!("{place}: nothing at {reference}"))?;
@@ -39,6 +39,12 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
     if is_low || is_high {
         return Err(format!("{place}: {value} is out of range"));
     }
+    check_extent(schema, value, place)?;
+    if let Some(unwanted) = schema.get("not")
+        && check(document, unwanted, value, place).is_ok()
+    {
+        return Err(format!("{place}: {value} is what it may not be"));
+    }
     if let Some(choices) = schema["oneOf"].as_array() {
         let fitting = choices.iter().filter(|choice| check(document, choice, value, place).is_ok()).count();
         if fitting != 1 {
@@ -51,6 +57,28 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
         }
     }
     value.as_object().map_or(Ok(()), |members| check_members(document, schema, members, place))
+}
+
+/// Checks how long a text is and how it is made, and how much a list or a table contains.
+fn check_extent(schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+    let (unit, extent) = match value {
+        Value::String(text) => ("Length", text.chars().count() as u64),
+        Value::Array(items) => ("Items", items.len() as u64),
+        Value::Object(members) => ("Properties", members.len() as u64),
+        _ => return Ok(()),
+    };
+    let bound = |side: &str| schema[format!("{side}{unit}")].as_u64();
+    let is_short = bound("min").is_some_and(|least| extent < least);
+    if is_short || bound("max").is_some_and(|most| extent > most) {
+        return Err(format!("{place}: {extent} is out of the bounds of its {unit}"));
+    }
+    let pattern = schema["pattern"].as_str().zip(value.as_str());
+    match pattern {
+        Some((pattern, text)) if !regex::Regex::new(pattern).expect(pattern).is_match(text) => {
+            Err(format!("{place}: {text:?} is not as {pattern} says"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_members(
@@ -103,6 +131,21 @@ fn the_checker_complains() {
         json!({"a": 1, "b": "y"}),
         json!({"a": 1, "c": [false]}),
         json!({"a": 1, "d": 1}),
+    ] {
+        assert!(!is_fine(bad.clone()), "{bad}");
+    }
+    let extents = json!({"minLength": 2, "maxLength": 3, "pattern": "^[a-c]+$", "minItems": 1, "maxItems": 2,
+        "maxProperties": 1, "not": {"required": ["c"]}});
+    let is_fine = |value: Value| check(&json!({}), &extents, &value, "").is_ok();
+    assert!([json!("ab"), json!("abc"), json!([1]), json!([1, 2]), json!({"a": 1})].into_iter().all(is_fine));
+    for bad in [
+        json!("a"),
+        json!("abca"),
+        json!("xy"),
+        json!([]),
+        json!([1, 2, 3]),
+        json!({"a": 1, "b": 1}),
+        json!({"c": 1}),
     ] {
         assert!(!is_fine(bad.clone()), "{bad}");
     }
@@ -182,7 +225,8 @@ fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn openapi(node: &Node) -> Value {
+/// Returns the OpenAPI document that a node serves.
+pub fn openapi(node: &Node) -> Value {
     let answer = node.get("/v1/openapi.json");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     answer.json()

@@ -7,6 +7,7 @@ mod harness;
 mod addresses;
 mod admin;
 mod api;
+mod api_definitions;
 mod archives;
 mod archives_faults;
 mod cassandra;
