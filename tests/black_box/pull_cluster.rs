@@ -6,11 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::origin::{Origin, answer_json};
-use crate::harness::pulls::SOON;
+use crate::harness::pulls::{MOVED, SOON};
 use crate::harness::{Cluster, Deadline, Fabric, Node, NodeConfig, eventually};
-
-/// Longest time until another member goes on after the death of one.
-const MOVED: Duration = Duration::from_secs(5);
 
 /// A server that tells each who asks apart by the header `X-Node`.
 fn origin() -> Origin {

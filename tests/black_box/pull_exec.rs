@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::pulls::SOON;
+use crate::harness::pulls::{MOVED, SOON};
 use crate::harness::wait::throughout;
-use crate::harness::{Node, NodeConfig, eventually};
+use crate::harness::{Cluster, Node, NodeConfig, eventually};
 
 /// A folder of programs, and a node that may run them.
 struct Programs {
@@ -171,4 +171,38 @@ fn programs_outside_of_the_folder_are_not_run() {
         not_allowed.pull("tool")["cannot"]["a"].as_str()?.contains("--allow-exec").then_some(())
     });
     assert_eq!(not_allowed.latest("ran"), None);
+}
+
+/// One member runs the program. When it dies, the other one starts the program, and the one that was left behind meets a closed
+/// pipe at its next line.
+#[test]
+fn another_member_starts_the_program_when_the_runner_dies() {
+    let programs = Programs::new();
+    let line = "echo \"{\\\"source\\\":\\\"who\\\",\\\"data\\\":\\\"$NAME\\\"}\"";
+    let script = format!("echo $$ >> $(dirname $0)/$NAME.pids\nwhile :; do {line}; sleep 0.1; done\n");
+    programs.add("who", &script);
+    let folder = programs.folder.path().display().to_string();
+    let mut cluster = Cluster::configured(2, |config| {
+        let name = config.name.clone();
+        config.with(&["--allow-exec", &folder]).with_variable("TOOL_NAME", &name)
+    });
+    put(&cluster[0], "who", "env = { NAME = \"env:TOOL_NAME\" }");
+    let started = |node: &str| pids(&programs.file(&format!("{node}.pids")));
+    let runner = eventually("one member runs it", SOON, || {
+        let told = cluster[0].pull("who");
+        let runner = told["runner"].as_str()?.to_owned();
+        (cluster[0].latest("who")?["data"] == runner.as_str()).then_some(runner)
+    });
+    let dead = cluster.nodes.iter().position(|node| node.id == runner).expect("a node");
+    let other = cluster[1 - dead].id.clone();
+    assert!(started(&other).is_empty(), "one member runs it");
+    let left = started(&runner);
+    cluster[dead].kill9();
+    eventually("the other member runs it", MOVED, || {
+        (cluster[1 - dead].latest("who")?["data"] == other.as_str()).then_some(())
+    });
+    eventually("the program that was left behind has ended", SOON, || {
+        (!left.iter().any(|pid| is_alive(*pid))).then_some(())
+    });
+    assert_eq!((left.len(), started(&other).len()), (1, 1), "each member has started it once");
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::command::Background;
-use crate::harness::pulls::SOON;
+use crate::harness::pulls::{MOVED, SOON};
 use crate::harness::tls::Authority;
 use crate::harness::wait::throughout;
-use crate::harness::{Node, NodeConfig, eventually, ports};
+use crate::harness::{Cluster, Node, NodeConfig, eventually, ports};
 
 /// A running broker.
 pub struct Broker {
@@ -173,4 +173,30 @@ fn brokers_over_tls_are_verified() {
     node.wait_pull_error("unknown", "");
     node.wait_pull_error("misnamed", "certificate");
     assert_eq!(node.history_of("t/x").len(), 1, "published once, by the one that is connected");
+}
+
+/// One member is connected to the broker. When it dies, the other one subscribes, and what comes then is published.
+#[test]
+fn another_member_subscribes_when_the_runner_dies() {
+    let broker = Broker::start("allow_anonymous true");
+    let mut cluster = Cluster::start(2);
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    put(&cluster[0], "bridge", &url, "topics = [\"plant/#\"]\nqos = 1");
+    wait_connected(&cluster[0], "bridge");
+    broker.publish("plant/n", b"1", 1, false);
+    cluster.nodes.iter().for_each(|node| drop(node.wait_data("plant/n", &json!(1))));
+    let runner = cluster[0].pull("bridge")["runner"].as_str().expect("a runner").to_owned();
+    let dead = cluster.nodes.iter().position(|node| node.id == runner).expect("a node");
+    cluster[dead].kill9();
+    let other = &cluster[1 - dead];
+    let mut number = 1;
+    eventually("the other member gets messages", MOVED, || {
+        number += 1;
+        broker.publish("plant/n", number.to_string().as_bytes(), 1, false);
+        (other.latest("plant/n")?["data"].as_u64() > Some(1)).then_some(())
+    });
+    eventually("it says that it runs it", SOON, || {
+        let told = other.pull("bridge");
+        (told["runner"] == other.id.as_str() && told["state"]["runner"] == other.id.as_str()).then_some(())
+    });
 }

@@ -10,6 +10,8 @@ use super::wait::eventually;
 
 /// Longest wait for what a pull source does. A node runs one a second after it knows of it.
 pub const SOON: Duration = Duration::from_secs(20);
+/// Longest time until another member goes on after the death of the one that runs a pull source.
+pub const MOVED: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Puts a definition in TOML.
