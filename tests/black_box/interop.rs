@@ -1,14 +1,17 @@
-//! Clients by other authors: Python's `websockets`, Node's `ws`, `graphql` and `graphql-ws`, and curl. `scripts/test` installs them.
-//! Without them these tests fail with an error that tells so.
+//! Clients by other authors: Python's `websockets`, Node's `ws`, `graphql`, `graphql-ws` and `standardwebhooks`, and curl.
+//! `scripts/test` installs them. Without them these tests fail with an error that tells so.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::harness::command::{Background, run};
-use crate::harness::{Cluster, Node};
+use crate::harness::{Cluster, Node, NodeConfig};
+use crate::hooks::start_hook;
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,6 +58,29 @@ fn node_graphql() {
     command.env("INTEROP_MODULES", installed("node/node_modules"));
     installed("node/node_modules/graphql-ws");
     check(command, "graphql.cjs");
+}
+
+/// The library of Standard Webhooks takes what a node sends, also what it sends again after a failure, and refuses it where
+/// anything was changed.
+#[test]
+fn node_standardwebhooks() {
+    let secret = format!("whsec_{}", STANDARD.encode([7; 32]));
+    installed("node/node_modules/standardwebhooks");
+    let mut command = Command::new("node");
+    command.env("INTEROP_MODULES", installed("node/node_modules"));
+    command.arg(root().join("tests/interop/webhooks.cjs")).args([secret.as_str(), "20"]);
+    let mut receiver = Background::start(&mut command);
+    let mut said = || {
+        let line = receiver.line(Duration::from_secs(40));
+        line.unwrap_or_else(|| panic!("{}", receiver.stderr()))
+    };
+    let url = said();
+    let node = Node::start(NodeConfig::named("a").in_memory().with_env("HOOK_SECRET", &secret));
+    start_hook(&node, "signed", json!({"on": "s/*", "url": url, "secret": "env:HOOK_SECRET"}));
+    for n in 0..20 {
+        node.put(&format!("s/{n}"), json!({"n": n, "text": "größer als ☃"}));
+    }
+    assert_eq!(said(), "interop ok 20");
 }
 
 #[test]
