@@ -1,10 +1,11 @@
 //! What pull sources cost: processor time of a node that asks a server once a second for each of many, the time until
-//! another member goes on with those of a member that was killed, and the start of a node that has many definitions.
+//! another member goes on with those of a member that was killed, and whether a node that has no definitions starts as fast as one
+//! that has many, and as another program.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,9 +31,13 @@ pub struct Arguments {
     /// Members that are killed, one after another, to see how soon others go on
     #[arg(long, default_value_t = 100)]
     kills: usize,
-    /// Starts of a node without definitions, and of one with as many as `--sources` says, to compare; medians are told
+    /// Starts of a node of each sort, in turns: in an empty folder, without definitions, and with as many pull sources as
+    /// `--sources` says; medians are told
     #[arg(long, default_value_t = 20)]
     starts: usize,
+    /// Another anode binary, such as one from before a change, whose starts without definitions take turns with the others
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 /// Longest wait for anything that should take seconds.
@@ -47,6 +52,12 @@ const CORES_MAX: f64 = 0.5;
 const MOVED_MS_MAX: u128 = 5_000;
 /// Options of every node here: the disk of the machine is not what is measured.
 const QUIET: [&str; 4] = ["--store", "memory", "--log-level", "error"];
+/// A definition of each of the other kinds, by the path at which it is put.
+const OTHER_KINDS: [(&str, &str); 3] = [
+    ("/v1/middleware/m", r#"{"on":"none/*","cel":"data"}"#),
+    ("/v1/archive/a", r#"{"kind":"ipfs","api":"http://127.0.0.1:9","every":"1h","pattern":"none/*"}"#),
+    ("/v1/hook/h", r#"{"on":"none/*","url":"http://127.0.0.1:9/"}"#),
+];
 
 /// The last request for each path, with the time at which its connection was opened.
 type LastAsked = Arc<Mutex<BTreeMap<String, Instant>>>;
@@ -117,16 +128,21 @@ fn answer_all(
     }
 }
 
-/// Puts a definition that asks for a path of a server at an interval.
+/// Puts a pull source that asks for a path of a server at an interval.
 fn put(node: &Node, name: &str, server: &str, every: &str) -> Outcome<()> {
     let body = format!(
         "{{\"kind\":\"http\",\"every\":\"{every}\",\"url\":\"http://{server}/{name}\",\"records\":[{{\"source\":\"bench/{name}\"}}]}}",
     );
+    put_definition(node, &format!("/v1/pull/{name}"), &body)
+}
+
+/// Puts a definition in JSON at its path.
+fn put_definition(node: &Node, path: &str, body: &str) -> Outcome<()> {
     let mut stream = TcpStream::connect(&node.http)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     let host = &node.http;
-    let head = format!("PUT /v1/pull/{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -164,28 +180,79 @@ pub fn run(arguments: &Arguments) -> Outcome<()> {
     }
 }
 
-/// Starts a node with an empty store and one whose store has definitions that ask for nothing for an hour, in turns.
+/// A node that is started again and again, with an embedded store.
+struct Starter {
+    /// What the node finds in its folder, for people.
+    what: String,
+    anode: PathBuf,
+    data: PathBuf,
+    /// The folder is removed before each start.
+    is_emptied: bool,
+    /// Times in milliseconds from the start of the process until the node answers that it is ready.
+    times_ms: Vec<f64>,
+}
+
+impl Starter {
+    fn start(&self) -> Outcome<Node> {
+        let node = Node::start(&self.anode, &self.data, &["--log-level", "error"])?;
+        node.wait_ready(PATIENCE)?;
+        Ok(node)
+    }
+
+    fn measure(&mut self) -> Outcome<()> {
+        if self.is_emptied {
+            std::fs::remove_dir_all(&self.data)?;
+        }
+        let begun = Instant::now();
+        let node = self.start()?;
+        self.times_ms.push(begun.elapsed().as_secs_f64() * 1e3);
+        drop(node);
+        Ok(())
+    }
+}
+
+/// Puts pull sources that ask for nothing for an hour, and a definition of each other kind.
+fn put_all(node: &Node, sources: usize) -> Outcome<()> {
+    for source in 0..sources {
+        put(node, &format!("s{source}"), "127.0.0.1:9", "1h")?;
+    }
+    OTHER_KINDS.iter().try_for_each(|(path, body)| put_definition(node, path, body))
+}
+
+/// Starts nodes in turns: in an empty folder, with a store that has no definitions, and with one that has definitions of all
+/// kinds. If there is a program beside, it starts without definitions, too.
 fn measure_starts(arguments: &Arguments) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
-    let start =
-        |name: &str| Node::start(&arguments.anode, &folder.path().join(name), &["--log-level", "error"]);
-    let node = start("many")?;
-    node.wait_ready(PATIENCE)?;
-    for source in 0..arguments.sources {
-        put(&node, &format!("s{source}"), "127.0.0.1:9", "1h")?;
+    let mut starters: Vec<Starter> = Vec::new();
+    let mut add = |what: String, anode: &Path, is_emptied: bool| {
+        let data = folder.path().join(starters.len().to_string());
+        starters.push(Starter { what, anode: anode.to_owned(), data, is_emptied, times_ms: Vec::new() });
+    };
+    let beside = arguments.beside.as_ref().map(|beside| (beside, ", by the program beside"));
+    for (anode, by) in [(&arguments.anode, "")].into_iter().chain(beside) {
+        add(format!("in an empty folder{by}"), anode, true);
+        add(format!("without definitions{by}"), anode, false);
     }
-    drop(node);
-    let mut times_ms = [Vec::new(), Vec::new()];
-    for _ in 0..arguments.starts {
-        for (name, times_ms) in ["none", "many"].iter().zip(&mut times_ms) {
-            let begun = Instant::now();
-            start(name)?.wait_ready(PATIENCE)?;
-            times_ms.push(begun.elapsed().as_secs_f64() * 1e3);
+    add(
+        format!("with {} pull sources and a definition of each other kind", arguments.sources),
+        &arguments.anode,
+        false,
+    );
+    for (index, starter) in starters.iter().enumerate() {
+        let node = starter.start()?;
+        if index + 1 == starters.len() {
+            put_all(&node, arguments.sources)?;
         }
     }
-    let [none, many] = times_ms.map(|times| median(&times));
-    let (starts, sources) = (arguments.starts, arguments.sources);
-    println!("{starts} starts until ready: {none:.1} ms without definitions, {many:.1} ms with {sources}");
+    for _ in 0..arguments.starts {
+        for starter in &mut starters {
+            starter.measure()?;
+        }
+    }
+    for starter in &starters {
+        let (starts, time_ms) = (starter.times_ms.len(), median(&starter.times_ms));
+        println!("{starts} starts {}: {time_ms:.1} ms until ready", starter.what);
+    }
     Ok(())
 }
 
