@@ -1,15 +1,16 @@
-//! Archives on S3: what is written, how it is listed and verified, and what a restore brings back.
+//! Archives on S3 and IPFS: what is written, how it is listed and verified, and what a restore brings back.
 //!
-//! These tests use a bucket of their own, in memory. `scripts/archives-test` runs the same against moto's server for S3
-//! and against Kubo.
+//! These tests use a bucket and a node of IPFS of their own, in memory. `scripts/archives-test` runs the same against moto's
+//! server for S3 and against Kubo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::bucket::Bucket;
 use crate::harness::command::{Output, binary, run};
+use crate::harness::kubo::Kubo;
 use crate::harness::wait::{pause, throughout};
 use crate::harness::{Http, Node, NodeConfig, eventually};
 
@@ -178,6 +179,47 @@ fn archives_are_written_verified_and_restored() {
     assert!(bucket.names().iter().all(|name| name.starts_with("p/n/")), "{:?}", bucket.names());
 }
 
+#[test]
+fn archives_on_ipfs_are_written_verified_and_restored() {
+    let kubo = Kubo::start();
+    whole_life(NodeConfig::named, &format!("kind = \"ipfs\"\napi = \"{}\"", kubo.api()));
+}
+
+/// The id of an archive on IPFS is the content id of its folder. The folder is pinned, and holds all that the archive needs: when
+/// the node of IPFS has removed everything else, all archives can be read to the last byte.
+#[test]
+fn what_is_pinned_on_ipfs_is_all_that_archives_need() {
+    let kubo = Kubo::start();
+    let node = Node::start(NodeConfig::named("a"));
+    let text = format!("kind = \"ipfs\"\napi = \"{}\"\nevery = \"1s\"\nkeep = 2\nfull_every = 2", kubo.api());
+    node.put("s", json!(0));
+    put_archive(&node, "n", &text);
+    let mut n = 0;
+    let mut seen = BTreeSet::new();
+    eventually("five archives were written", Duration::from_secs(60), || {
+        n += 1;
+        node.put("s", json!(n));
+        seen.extend(listed(&node, "n").iter().map(id));
+        pause();
+        (seen.len() >= 5).then_some(())
+    });
+    let last = node.put("s", json!("last"));
+    eventually("the last record is archived", LONG, || {
+        (listed(&node, "n").first()?["at"].as_u64() > Some(last)).then_some(())
+    });
+    let ids = |node: &Node| -> BTreeSet<String> { listed(node, "n").iter().map(id).collect() };
+    eventually("what is listed is pinned, and nothing else", LONG, || {
+        (ids(&node) == kubo.pinned()).then_some(())
+    });
+    assert!(kubo.collect_garbage() > 0);
+    assert_eq!(archive(&node, &["verify"]).code, Some(0));
+    let fresh = Node::start(NodeConfig::named("b").in_memory());
+    put_archive(&fresh, "n", &text.replace("1s", "1h"));
+    eventually("the new cluster knows them", LONG, || (ids(&fresh) == ids(&node)).then_some(()));
+    archive_json(&fresh, &["restore", "n"]);
+    assert_eq!(table(&fresh, "s"), BTreeMap::from([("s".to_owned(), json!("last"))]));
+}
+
 /// What stands in the bucket is as it is documented: lines of JSON in frames of zstd of at most 8 MiB, and a manifest with
 /// the counts, the ranges and the hash of each.
 #[test]
@@ -245,7 +287,7 @@ fn old_archives_go_and_none_loses_its_parent() {
     let bucket = Bucket::start();
     let node = Node::start(config("a"));
     put_archive(&node, "n", &definition(&bucket, "every = \"1s\"\nkeep = 2"));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut n = 0;
     eventually("seven archives were written", Duration::from_secs(60), || {
         n += 1;
@@ -263,7 +305,7 @@ fn old_archives_go_and_none_loses_its_parent() {
     });
     assert!(node.metric("anode_archives_removed_total", &[]) >= 3.0);
     assert_eq!(archive(&node, &["verify"]).code, Some(0));
-    let folders: std::collections::BTreeSet<String> =
+    let folders: BTreeSet<String> =
         bucket.names().iter().filter_map(|name| name.split('/').nth(2).map(str::to_owned)).collect();
     assert!(folders.len() <= 6, "what is removed is removed from the store: {folders:?}");
 }

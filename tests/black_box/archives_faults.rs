@@ -11,6 +11,7 @@ use crate::archives::{
     LONG, archive, archive_json, config, definition, listed, put_archive, table, wait_listed,
 };
 use crate::harness::bucket::Bucket;
+use crate::harness::kubo::Kubo;
 use crate::harness::receiver::{Reaction, Receiver};
 use crate::harness::rights::sha256_of;
 use crate::harness::{Cluster, Http, Node, NodeConfig, eventually, wall_us};
@@ -98,14 +99,23 @@ fn pinned(kubo: &str, name: &str) -> BTreeSet<String> {
     own.map(|(cid, _)| cid.clone()).collect()
 }
 
-/// The same on a real node of IPFS, as `scripts/archives-test` runs it: the writer is killed at each of its requests in turn,
-/// and whatever is pinned can be read to the last byte.
+/// The writer dies at a real node of IPFS, as `scripts/archives-test` runs it.
 #[test]
 #[ignore = "needs Kubo, see scripts/archives-test"]
 fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none_on_kubo() {
     let api = std::env::var("TEST_IPFS_API").expect("TEST_IPFS_API");
+    die_at_any_step_on_ipfs(&api, &format!("k{}", std::process::id()));
+}
+
+/// The writer dies at a node of IPFS in memory.
+#[test]
+fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none_on_ipfs() {
+    die_at_any_step_on_ipfs(&Kubo::start().api(), "n");
+}
+
+/// Kills the writer of a node of IPFS at each of its requests in turn: whatever is pinned can be read to the last byte.
+fn die_at_any_step_on_ipfs(api: &str, name: &str) {
     let kubo = api.trim_start_matches("http://").to_owned();
-    let name = format!("k{}", std::process::id());
     // The requests of the writer pass through here. All from one on are never answered.
     let (count, allowed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
     let (counted, bound, asked_at) = (count.clone(), allowed.clone(), kubo.clone());
@@ -124,34 +134,34 @@ fn a_writer_that_dies_at_any_step_leaves_whole_archives_or_none_on_kubo() {
     for n in 0..50 {
         node.put(&format!("s/{n}"), json!(n));
     }
-    put_archive(&node, &name, &text(&format!("http://{}", gate.addr), "1s"));
+    put_archive(&node, name, &text(&format!("http://{}", gate.addr), "1s"));
     let mut unpinned = 0;
     for step in 0..9 {
-        let before = pinned(&kubo, &name);
+        let before = pinned(&kubo, name);
         count.store(0, Ordering::SeqCst);
         allowed.store(step, Ordering::SeqCst);
         node.put("s/0", json!({"step": step}));
         eventually("the writer is at its step", LONG, || (count.load(Ordering::SeqCst) > step).then_some(()));
         node.kill9();
-        unpinned += usize::from(pinned(&kubo, &name) == before);
+        unpinned += usize::from(pinned(&kubo, name) == before);
         allowed.store(usize::MAX, Ordering::SeqCst);
         node.restart();
         let restarted = wall_us();
         eventually("an archive is written, and the pins are the archives", LONG, || {
-            let all = listed(&node, &name);
+            let all = listed(&node, name);
             let ids: BTreeSet<String> =
                 all.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
             let is_new = all.first().and_then(|one| one["at"].as_u64()) > Some(restarted);
-            (is_new && ids == pinned(&kubo, &name)).then_some(())
+            (is_new && ids == pinned(&kubo, name)).then_some(())
         });
         let fresh = Node::start(NodeConfig::named("b").in_memory());
-        put_archive(&fresh, &name, &text(&api, "1h"));
+        put_archive(&fresh, name, &text(api, "1h"));
         eventually("the new cluster knows the newest", LONG, || {
-            let newest = |node| listed(node, &name).first().map(|one| one["id"].clone());
+            let newest = |node| listed(node, name).first().map(|one| one["id"].clone());
             (newest(&fresh) == newest(&node)).then_some(())
         });
-        assert_eq!(archive(&fresh, &["verify", &name]).code, Some(0));
-        archive_json(&fresh, &["restore", &name]);
+        assert_eq!(archive(&fresh, &["verify", name]).code, Some(0));
+        archive_json(&fresh, &["restore", name]);
         assert_eq!(table(&fresh, "s/**"), table(&node, "s/**"));
         assert_eq!(table(&fresh, "s/**").get("s/0"), Some(&json!({"step": step})));
     }

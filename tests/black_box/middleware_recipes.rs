@@ -47,6 +47,9 @@ fn every_recipe_does_what_it_says() {
     let node = Node::start(NodeConfig::named("a").in_memory());
     let all = recipes();
     assert!(all.len() >= 8, "{} recipes", all.len());
+    for wanted in ["Deadband", "Rounding", "Renaming", "Unit conversion", "JSON Schema"] {
+        assert!(all.iter().any(|recipe| recipe.title.contains(wanted)), "there is no recipe for {wanted}");
+    }
     let program = binary().get_program().to_owned();
     let folder = std::path::Path::new(&program).parent().expect("a folder").display().to_string();
     for (number, recipe) in all.iter().enumerate() {

@@ -149,7 +149,8 @@ fn error(status: u16, code: &str) -> Reaction {
     Reaction::Answer(status, Vec::new(), text.into_bytes())
 }
 
-fn decoded(text: &str) -> String {
+/// Returns a text of a URL with what is encoded in it.
+pub fn decoded(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());

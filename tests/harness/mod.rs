@@ -12,6 +12,7 @@ pub mod fabric;
 pub mod file_size;
 pub mod gossip;
 pub mod http;
+pub mod kubo;
 pub mod node;
 pub mod origin;
 pub mod ports;

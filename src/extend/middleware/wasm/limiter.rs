@@ -66,3 +66,22 @@ impl ResourceLimiter for InstanceLimiter {
         PIECES_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory grows by pages of 64 KiB, also in several memories of one instance.
+    #[test]
+    fn an_instance_has_sixteen_mebibytes_of_memory_and_no_more() {
+        const PAGE_BYTES: usize = 64 * 1024;
+        const MOST_BYTES: usize = 16 * 1024 * 1024;
+        let mut limiter = InstanceLimiter::default();
+        let mut grows = |from, to| limiter.memory_growing(from, to, None).is_ok_and(|is_allowed| is_allowed);
+        assert!(grows(0, PAGE_BYTES) && grows(0, MOST_BYTES - 2 * PAGE_BYTES));
+        assert!(!grows(PAGE_BYTES, 3 * PAGE_BYTES), "two pages more are one too many");
+        assert!(grows(PAGE_BYTES, 2 * PAGE_BYTES));
+        assert!(!grows(0, PAGE_BYTES) && !grows(2 * PAGE_BYTES, usize::MAX));
+        assert_eq!(limiter.memory_bytes(), MOST_BYTES);
+    }
+}
