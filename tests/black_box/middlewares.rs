@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::command::{anode, binary, run};
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::wait::throughout;
-use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually, wall_us};
+use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, ProtoClient, eventually, proto, wall_us};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// Longest wait for a middleware to be in force. It takes a second at most, which is tested by itself, unless other programs keep
@@ -74,6 +74,12 @@ fn an_expression_changes_data_at_every_door() {
     let get = Http::request(&node.http, "GET", "/v1/sources/in/put", &[], b"");
     assert_eq!(get.header("etag"), Some(&*tag), "the tag is that of the record which is held");
     assert_eq!(get.json()["data"], json!({"v": 7, "by": "in/put"}));
+    let mut client = ProtoClient::open(&node.http, "/publish");
+    let (id, value) = (Some(proto::Id { id: Some(proto::id::Id::Number(1)) }), r#"{"v":7}"#.to_owned());
+    let value = Some(proto::publish::Value::Data(value));
+    client.publish(proto::Publish { id, source: "in/proto".into(), value, ..Default::default() });
+    assert!(matches!(client.answer().answer, Some(proto::answer::Answer::Result(_))));
+    assert_eq!(data(&node, "in/proto"), Some(json!({"v": 8, "by": "in/proto"})));
     // Deletions have no data, and pass.
     assert_eq!(node.post(json!({"source": "in/put", "deleted": true})).json()["outcome"], "applied");
 }
