@@ -45,13 +45,23 @@ fn is_challenged(answer: &Http) {
 }
 
 /// Every path with its method, and the tokens that may use it.
-const PATHS: [(&str, &str, &[&str]); 7] = [
+const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/metrics", &[WATCHER, OPS]),
     ("GET", "/v1/members", &[WATCHER, OPS]),
     ("GET", "/v1/sources", &[READER, OPS]),
     ("GET", "/v1/sources/sensors/1", &[READER, OPS]),
     ("GET", "/v1/sources/sensors/1/history", &[READER, OPS]),
+    ("GET", "/v1/export", &[READER, OPS]),
+    ("GET", "/v1/pull", &[WATCHER, OPS]),
     ("POST", "/v1/publish", &[SENSORS, OPS]),
+    ("POST", "/v1/import", &[SENSORS, OPS]),
+    ("PUT", "/v1/sources/sensors/1", &[SENSORS, OPS]),
+    ("DELETE", "/v1/sources/sensors/1", &[SENSORS, OPS]),
+    ("PUT", "/v1/pull/x", &[OPS]),
+    ("POST", "/v1/admin/forget/x", &[OPS]),
+    ("GET", "/v1/openapi.json", &[SENSORS, READER, OPS, WATCHER]),
+    ("GET", "/v1/asyncapi.json", &[SENSORS, READER, OPS, WATCHER]),
+    ("GET", "/graphql?query=%7Bnode%7Bid%7D%7D", &[SENSORS, READER, OPS, WATCHER]),
     ("GET", "/v1/none", &[SENSORS, READER, OPS, WATCHER]),
 ];
 
@@ -62,7 +72,7 @@ fn each_path_is_for_those_who_have_its_right() {
         assert_eq!(node.get(path).status, 200);
         assert_eq!(Http::with_token(&node.http, "GET", path, "wrong").status, 200, "{path} is for everybody");
     }
-    for (method, path, may) in PATHS {
+    for &(method, path, may) in PATHS {
         is_challenged(&Http::request(&node.http, method, path, &[], b""));
         is_challenged(&Http::with_token(&node.http, method, path, "wrong"));
         let basic = [("Authorization", "Basic c2Vuc29ycy1zZWNyZXQ=")];
