@@ -1,4 +1,5 @@
-"""Runs the quick starts of docs/clients.md as they stand there, against a node at the address that they name.
+"""Runs the quick starts of docs/clients/python.md, docs/clients/typescript.md and docs/clients/rust.md as they stand there,
+against a node at the address that they name. README.md has the same ones.
 
 Run it in a network namespace of its own (`unshare --net`), where nobody else uses that port.
 """
@@ -23,12 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PORT = 7070
 #: Lines that a quick start may have.
 LINES_MAX = 10
-#: By language, which is also the section of docs/clients.md: the mark of the code, and the README of the package, which
-#: has the same code, as the README of the project does.
+#: By language: the mark of the code, the page that has it first, and the README of the package, which has the same code,
+#: as the README of the project does.
 QUICK_STARTS = {
-    "Python": ("python", "clients/python/README.md"),
-    "TypeScript": ("js", "clients/typescript/README.md"),
-    "Rust": ("rust,no_run", "clients/rust/README.md"),
+    "Python": ("python", "docs/clients/python.md", "clients/python/README.md"),
+    "TypeScript": ("js", "docs/clients/typescript.md", "clients/typescript/README.md"),
+    "Rust": ("rust,no_run", "docs/clients/rust.md", "clients/rust/README.md"),
 }
 #: Request and flag of Linux that bring a network interface up.
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
@@ -52,13 +53,12 @@ def loopback_up() -> None:
 
 def checked(language: str) -> str:
     """Returns a quick start, after it was compared with its copies."""
-    mark, readme = QUICK_STARTS[language]
-    section = (ROOT / "docs/clients.md").read_text().split(f"\n## {language}\n")[1].split("\n## ")[0]
-    code = code_of(section, mark)
+    mark, page, readme = QUICK_STARTS[language]
+    code = code_of((ROOT / page).read_text(), mark)
     lines = code.count("\n")
     assert lines <= LINES_MAX, f"the quick start for {language} has {lines} lines; at most {LINES_MAX}"
     for copy in (readme, "README.md"):
-        assert code_of((ROOT / copy).read_text(), mark) == code, f"{copy} has another quick start than docs/clients.md"
+        assert code_of((ROOT / copy).read_text(), mark) == code, f"{copy} has another quick start than {page}"
     if language == "Rust":
         example = (ROOT / "clients/rust/examples/quick_start.rs").read_text()
         assert example.endswith(f"\n\n{code}"), "examples/quick_start.rs differs from the README"

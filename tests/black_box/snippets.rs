@@ -69,7 +69,8 @@ pub fn block_of(page: &str, begins: &str) -> String {
     found.unwrap_or_else(|| panic!("{page} has no block that begins with {begins:?}")).1
 }
 
-/// All blocks that the table must know, each with its page and its heading: those that no test reads as a whole.
+/// All blocks that the table must know, each with its page and its heading: those that no test reads as a whole. Those of
+/// a page that is read as a whole are among them if the table names them all the same.
 fn blocks_of_the_table() -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for (page, text) in pages() {
@@ -77,7 +78,8 @@ fn blocks_of_the_table() -> Vec<(String, String, String)> {
             let is_read_whole = READ_WHOLE.iter().any(|(whole, section, _)| {
                 *whole == page && (section.is_empty() || heading.starts_with(section))
             });
-            if !is_read_whole {
+            let is_named = BLOCKS.iter().any(|entry| entry.page == page && block.starts_with(entry.begins));
+            if !is_read_whole || is_named {
                 found.push((page.clone(), heading, block));
             }
         }

@@ -31,7 +31,7 @@ const COMPOSE: CheckedBy = File("scripts/compose-smoke");
 const OUTPUT: CheckedBy = Nothing("it is the output of a run, with the machine and the commit");
 const CARGO: CheckedBy = Nothing("it builds the program, as this test's own run does");
 
-/// Every block that is not in a page of [`READ_WHOLE`].
+/// Every block that is not in a page of [`READ_WHOLE`], and those of such pages that something else checks.
 pub const BLOCKS: &[Block] = &[
     block("README.md", "cargo run --release -- demo", File("tests/black_box/terminal_top.rs")),
     block("README.md", "target/release/anode serve", Here),
@@ -47,10 +47,12 @@ pub const BLOCKS: &[Block] = &[
     block("docs/cassandra.md", "anode serve --store cassandra", File("tests/black_box/cassandra.rs")),
     block("docs/cli.md", "anode export", Here),
     block("docs/cli.md", "anode completions", Here),
-    block("docs/clients.md", "(cd clients/typescript", File("scripts/stranger-test")),
-    block("docs/clients.md", "import { connect }", QUICK_STARTS),
-    block("docs/clients.md", "import asyncio", QUICK_STARTS),
-    block("docs/clients.md", "#[tokio::main]", QUICK_STARTS),
+    block("docs/clients/python.md", "python3 -m venv", File("scripts/stranger-test")),
+    block("docs/clients/python.md", "import asyncio", QUICK_STARTS),
+    block("docs/clients/rust.md", "cargo add", File("scripts/stranger-test")),
+    block("docs/clients/rust.md", "#[tokio::main]", QUICK_STARTS),
+    block("docs/clients/typescript.md", "(cd clients/typescript", File("scripts/stranger-test")),
+    block("docs/clients/typescript.md", "import { connect }", QUICK_STARTS),
     block("docs/faults.md", "netem/run --list", File("netem/src/arguments.rs")),
     block("docs/faults.md", "about = ", File("netem/src/profile/mod.rs")),
     block("docs/faults.md", "anode-netem-local", File("netem/src/bin/anode-netem-local.rs")),
@@ -124,9 +126,13 @@ pub const BLOCKS: &[Block] = &[
     ),
 ];
 
-/// Pages, or sections by their headings, of which a test runs every block: the page, the heading or nothing, the test.
+/// Pages, or sections by their headings, of which a test runs every block that is not in [`BLOCKS`]: the page, the heading or
+/// nothing, the test.
 pub const READ_WHOLE: &[(&str, &str, &str)] = &[
     ("docs/tutorial.md", "", "tests/black_box/tutorial.rs"),
+    ("docs/clients/python.md", "", "clients/conformance/guides.py"),
+    ("docs/clients/rust.md", "", "clients/conformance/guides.py"),
+    ("docs/clients/typescript.md", "", "clients/conformance/guides.py"),
     ("docs/extend/middlewares.md", "Recipes", "tests/black_box/middleware_recipes.rs"),
     ("docs/extend/pull.md", "Recipes", "tests/black_box/pull_recipes.rs"),
     ("docs/extend/archives.md", "Recipe", "tests/black_box/recipes_delivery.rs"),

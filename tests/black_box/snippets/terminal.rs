@@ -67,7 +67,7 @@ fn files_in_the_lines_have_these_names() {
     let text = std::fs::read_to_string(root().join("clients/typescript/package.json")).expect("the package");
     let package = parse(&text);
     let member = |name: &str| package[name].as_str().expect(name).to_owned();
-    let lines = block_of("docs/clients.md", "(cd clients/typescript");
+    let lines = block_of("docs/clients/typescript.md", "(cd clients/typescript");
     let file = format!("clients/typescript/{}-{}.tgz ws", member("name"), member("version"));
     assert!(lines.contains(&file), "the lines have no {file}: {lines}");
 }
