@@ -4,6 +4,7 @@
 
 mod deliver;
 mod interests;
+mod numbered;
 mod own_filters;
 
 use self::deliver::{Delivery, form_of};
@@ -43,7 +44,8 @@ pub(super) struct Subscriber {
     /// The mode of the connection; `None` until it is named or a subscription is accepted.
     mode: Option<Mode>,
     /// The subscription that the URL asks for, until the upgrade is done.
-    first: Option<Subscribe>,
+    // Boxed, so that its memory is given back then.
+    first: Option<Box<Subscribe>>,
     interests: Interests,
     /// The filters of the subscriptions; `None` while none has a filter.
     filters: Option<Box<OwnFilters>>,
@@ -80,7 +82,7 @@ impl Subscriber {
         Subscriber {
             codec,
             mode,
-            first,
+            first: first.map(Box::new),
             interests: Interests::default(),
             filters: None,
             pattern_bytes: 0,
@@ -96,14 +98,14 @@ impl Subscriber {
     /// Starts the subscription that the URL asks for, if it asks for one.
     pub(super) fn handle_open(&mut self, turn: &mut Turn<'_>, rights: Option<&PublishRights>) {
         if let Some(first) = self.first.take() {
-            let request = Ok(Request::Subscribe(first));
+            let request = Ok(Request::Subscribe(*first));
             self.handle_frame(turn, SubscribeFrame { id: None, request }, rights);
         }
     }
 
     /// Starts the subscription of a stream of events, which was found to be allowed.
     pub(super) fn start_stream(&mut self, turn: &mut Turn<'_>) -> Result<(), Refusal> {
-        self.first.take().map_or(Ok(()), |first| self.subscribe(turn, None, first))
+        self.first.take().map_or(Ok(()), |first| self.subscribe(turn, None, *first))
     }
 
     /// The patterns of the subscription that the URL asks for, until that is started.

@@ -7,10 +7,11 @@
 //! Which of the subscriptions match a record is asked of the worker's index, where each pattern is listed in the
 //! role of its subscription ([`Role`]). So the answer takes a bounded time, however many patterns there are.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use super::numbered::Numbered;
 use crate::latest::Change;
 use crate::protocol::draft::OwnedRequestId;
 use crate::protocol::token::{Token, subscription_key};
@@ -28,7 +29,7 @@ const START_STEPS: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Interests {
     /// The subscriptions that have not ended, by the number that the client knows.
-    subscriptions: BTreeMap<u32, Interest>,
+    subscriptions: Numbered<Interest>,
     /// Number of the newest subscription.
     last_number: u32,
     /// Number of the live subscriptions.
@@ -163,7 +164,7 @@ impl Interests {
         self.jobs.push_back(job);
         let interest =
             Interest { patterns, is_bare: false, epoch: 0, is_live: false, filter, role, extra: None };
-        self.subscriptions.insert(number, interest);
+        self.subscriptions.push(number, interest);
         Ok(())
     }
 
@@ -182,7 +183,7 @@ impl Interests {
         self.job_bytes = self.job_bytes - before + job.held_bytes();
         // A token that proves nothing gives a full snapshot, whatever was asked for.
         job.has_scan = snapshot || had_token;
-        if let Some(interest) = self.subscriptions.get_mut(&job.number) {
+        if let Some(interest) = self.subscriptions.get_mut(job.number) {
             interest.is_bare = !job.has_scan;
         }
         let recovered = had_token.then_some(job.proved.is_some());
@@ -197,13 +198,14 @@ impl Interests {
     /// Ends a subscription. Returns `false` if there is no subscription of this number. Its job must have been
     /// answered.
     pub(super) fn end(&mut self, turn: &mut Turn<'_>, number: u32) -> bool {
-        let Some(mut ended) = self.subscriptions.remove(&number) else { return false };
+        let Some(mut ended) = self.subscriptions.remove(number) else { return false };
         self.live -= usize::from(ended.is_live);
         if let Some(at) = self.job_of(number)
             && self.jobs.get_mut(at).is_some_and(|job| job.cancel(turn.host))
             && let Some(dropped) = self.jobs.remove(at)
         {
             self.job_bytes -= dropped.held_bytes();
+            self.free_jobs();
         }
         if ended.is_live && !self.jobs.is_empty() {
             let last_job = self.last_number;
@@ -226,10 +228,10 @@ impl Interests {
     pub(super) fn end_all(&mut self) -> Vec<LeavingPattern> {
         let (mut plain, mut extra) = (Vec::new(), Vec::new());
         let ghosts = std::mem::take(&mut self.ghosts).into_iter().map(|ghost| ghost.interest);
-        for interest in std::mem::take(&mut self.subscriptions).into_values().chain(ghosts) {
+        for interest in self.subscriptions.take_values().chain(ghosts) {
             interest.leave(&mut plain, &mut extra);
         }
-        self.jobs.clear();
+        self.jobs = VecDeque::new();
         self.job_bytes = 0;
         self.live = 0;
         plain.append(&mut extra);
@@ -313,7 +315,7 @@ impl Interests {
         job.start(turn);
         *steps = steps.saturating_sub(START_STEPS);
         if !job.has_scan
-            && let Some(interest) = self.subscriptions.get_mut(&job.number)
+            && let Some(interest) = self.subscriptions.get_mut(job.number)
         {
             self.epoch += 1;
             (interest.is_live, interest.epoch) = (true, self.epoch);
@@ -329,8 +331,9 @@ impl Interests {
     pub(super) fn finish_job(&mut self, turn: &mut Turn<'_>) -> Option<u32> {
         let job = self.jobs.pop_front()?;
         self.job_bytes -= job.held_bytes();
+        self.free_jobs();
         debug_assert!(!self.jobs.is_empty() || self.job_bytes == 0, "jobs that are done hold nothing");
-        let number = self.subscriptions.get_mut(&job.number).map(|interest| {
+        let number = self.subscriptions.get_mut(job.number).map(|interest| {
             if interest.is_bare {
                 interest.set_extra(turn, None);
                 interest.change_role(turn, Role::Bare(interest.epoch));
@@ -343,6 +346,13 @@ impl Interests {
         });
         self.forget_what_is_over(turn);
         number
+    }
+
+    /// Gives the memory of the jobs back once all are done: most connections have one job in their life.
+    fn free_jobs(&mut self) {
+        if self.jobs.is_empty() {
+            self.jobs = VecDeque::new();
+        }
     }
 
     fn live(&self) -> impl Iterator<Item = &Interest> {
@@ -413,8 +423,8 @@ impl Interests {
     pub(super) fn held_bytes(&self) -> usize {
         let snapped = self.jobs.front().map_or(0, Job::snapped_bytes);
         let sent = self.sent.as_ref().map_or(0, |sent| sent.epochs.allocation_size());
-        let kept = self.subscriptions.len() + self.ghosts.len();
-        self.job_bytes + snapped + sent + kept * size_of::<Interest>()
+        let ghosts = self.ghosts.len() * size_of::<Ghost>();
+        self.job_bytes + snapped + sent + ghosts + self.subscriptions.held_bytes()
     }
 
     /// The patterns of each subscription, whether it is live or not.
@@ -434,6 +444,6 @@ impl Interests {
 
     /// Returns whether there is no subscription.
     pub(super) fn is_empty(&self) -> bool {
-        self.subscriptions.is_empty()
+        self.subscriptions.len() == 0
     }
 }
