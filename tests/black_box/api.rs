@@ -135,7 +135,7 @@ fn the_checker_complains() {
         assert!(!is_fine(bad.clone()), "{bad}");
     }
     let extents = json!({"minLength": 2, "maxLength": 3, "pattern": "^[a-c]+$", "minItems": 1, "maxItems": 2,
-        "maxProperties": 1, "not": {"required": ["c"]}});
+        "maxProperties": 1, "not": {"type": "object", "required": ["c"]}});
     let is_fine = |value: Value| check(&json!({}), &extents, &value, "").is_ok();
     assert!([json!("ab"), json!("abc"), json!([1]), json!([1, 2]), json!({"a": 1})].into_iter().all(is_fine));
     for bad in [
