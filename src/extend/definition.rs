@@ -34,9 +34,13 @@ pub struct BadField {
 }
 
 impl BadField {
-    /// A field that cannot be used.
+    /// A field that cannot be used. Two quotation marks stand for the name of a field that has none, as JSON allows.
     pub fn new(field: impl Into<String>, value: impl Into<String>, allowed: impl Into<String>) -> BadField {
-        BadField { field: field.into(), value: value.into(), allowed: allowed.into() }
+        let mut field = field.into();
+        if field.is_empty() || field.ends_with('.') {
+            field.push_str("\"\"");
+        }
+        BadField { field, value: value.into(), allowed: allowed.into() }
     }
 }
 

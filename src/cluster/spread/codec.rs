@@ -24,7 +24,7 @@ pub(super) const BATCH_BYTES_MAX: usize = 1_024;
 const RECORDS_MAX: u64 = 1_024;
 /// Most sequence numbers that one batch may cover. It covers records that were superseded while they waited,
 /// and there are no more of those than an origin accepts in the meantime.
-const COVERED_MAX: u64 = 1 << 32;
+pub(super) const COVERED_MAX: u64 = 1 << 32;
 
 /// The fields of a batch, as they are on the wire.
 #[derive(Clone, Copy, Default)]

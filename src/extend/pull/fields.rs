@@ -197,6 +197,16 @@ mod tests {
         assert!(PullFields::new("", &json!([1])).is_err());
     }
 
+    /// A field whose name is empty was refused by a message that named no field.
+    #[test]
+    fn a_field_without_a_name_is_named() {
+        for (path, name) in [("", "\"\""), ("records[0]", "records[0].\"\"")] {
+            let table = json!({"": 1});
+            let bad = PullFields::new(path, &table).expect("a table").only(&[&["url"]]).expect_err("unknown");
+            assert_eq!((bad.field.as_str(), bad.value.as_str()), (name, "1"));
+        }
+    }
+
     #[test]
     fn durations_have_units() {
         assert_eq!(duration_us("250ms"), Some(250_000));
