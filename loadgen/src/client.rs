@@ -28,6 +28,23 @@ pub enum ServerStream {
 }
 
 impl ServerStream {
+    /// Speaks with a server on a connected socket: with TLS, if there are settings for it. `host` is the name, or name and
+    /// port, that the certificate of the server must have.
+    pub fn new(socket: TcpStream, tls: Option<&TlsSettings>, host: &str) -> IoResult<ServerStream> {
+        Ok(match tls {
+            None => ServerStream::Plain(socket),
+            Some(tls) => ServerStream::Tls(Box::new(StreamOwned::new(tls.connection(host)?, socket))),
+        })
+    }
+
+    /// Sets how long a write may take.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> IoResult<()> {
+        match self {
+            ServerStream::Plain(socket) => socket.set_write_timeout(timeout),
+            ServerStream::Tls(stream) => stream.sock.set_write_timeout(timeout),
+        }
+    }
+
     /// Sets how long a read may take.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> IoResult<()> {
         match self {
@@ -90,14 +107,8 @@ fn open_url(
 ) -> Outcome<WebSocket<ServerStream>> {
     let http = plain(url);
     let socket = socket(http)?;
-    let stream = match is_tls(url) {
-        false => ServerStream::Plain(socket),
-        true => {
-            let connection = TlsSettings::new(ca)?.connection(http)?;
-            ServerStream::Tls(Box::new(StreamOwned::new(connection, socket)))
-        }
-    };
-    open(http, stream, path_and_query, token)
+    let tls = if is_tls(url) { Some(TlsSettings::new(ca)?) } else { None };
+    open(http, ServerStream::new(socket, tls.as_ref(), http)?, path_and_query, token)
 }
 
 fn socket(http: &str) -> Outcome<TcpStream> {

@@ -1,7 +1,6 @@
 //! Everything that nodes hold at the end, and whether it is the same everywhere.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use crate::checker::{Name, Version};
 use crate::http;
 use crate::load::ROOT;
+use crate::target::Target;
 
 /// Records of a page.
 const PAGE: usize = 1_000;
@@ -37,13 +37,13 @@ struct RecordOf<'a> {
 }
 
 /// Reads everything that a node holds, page by page.
-pub fn read(address: SocketAddr) -> Outcome<Holdings> {
+pub fn read(target: &Target) -> Outcome<Holdings> {
     let mut all = Holdings::new();
     let mut after = String::new();
     loop {
         let path = format!("/v1/sources?pattern={ROOT}/**&limit={PAGE}{after}");
-        let body = http::get_text(address, &path, ANSWER)?;
-        let page: Page = serde_json::from_str(&body).map_err(|error| format!("{address}{path}: {error}"))?;
+        let body = http::get_text(target, &path, ANSWER)?;
+        let page: Page = serde_json::from_str(&body).map_err(|error| format!("{target:?}{path}: {error}"))?;
         for record in page.records {
             let version = Version::of_data(record.ts, record.data.get().as_bytes());
             all.insert(record.source.into(), version);
@@ -80,14 +80,10 @@ impl Comparison {
 }
 
 /// Reads all nodes again and again until they hold the same, or until the deadline. `go_on` is asked between.
-pub fn wait_equal(
-    nodes: &[(Name, SocketAddr)],
-    most: Duration,
-    go_on: impl Fn() -> bool,
-) -> Outcome<Comparison> {
+pub fn wait_equal(nodes: &[(Name, Target)], most: Duration, go_on: impl Fn() -> bool) -> Outcome<Comparison> {
     let begin = Instant::now();
     loop {
-        let read: Vec<Outcome<Holdings>> = nodes.iter().map(|(_, address)| read(*address)).collect();
+        let read: Vec<Outcome<Holdings>> = nodes.iter().map(|(_, target)| read(target)).collect();
         let failed = read.iter().find_map(|read| read.as_ref().err().map(|error| error.to_string()));
         let holdings: Vec<Option<Holdings>> = read.into_iter().map(Result::ok).collect();
         let difference = failed.or_else(|| {
@@ -102,7 +98,7 @@ pub fn wait_equal(
     }
 }
 
-fn difference(nodes: &[(Name, SocketAddr)], holdings: &[&Holdings]) -> Option<String> {
+fn difference(nodes: &[(Name, Target)], holdings: &[&Holdings]) -> Option<String> {
     let (first, others) = holdings.split_first()?;
     for (index, other) in others.iter().enumerate() {
         let names = first.keys().chain(other.keys());
@@ -129,8 +125,7 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_told() {
-        let nodes: Vec<(Name, SocketAddr)> =
-            ["a", "b"].map(|name| (name.into(), ([127, 0, 0, 1], 1).into())).to_vec();
+        let nodes: Vec<(Name, Target)> = ["a", "b"].map(|name| (name.into(), Target::nowhere(None))).to_vec();
         let one = Holdings::from([("x".into(), Version::of_data(1, b"1"))]);
         let two = Holdings::from([("x".into(), Version::of_data(2, b"1"))]);
         assert_eq!(difference(&nodes, &[&one, &one]), None);

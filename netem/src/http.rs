@@ -1,30 +1,40 @@
 //! Requests of HTTP to nodes: one request a connection, with a deadline.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use anode_loadgen::Outcome;
+
+use crate::target::{Connected, Target};
 
 /// Most bytes of an answer; a page of records has at most 8 MiB.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Gets `path`, and returns the status and the body.
-pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Outcome<(u16, Vec<u8>)> {
-    let mut socket = TcpStream::connect_timeout(&address, timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+pub fn get(target: &Target, path: &str, timeout: Duration) -> Outcome<(u16, Vec<u8>)> {
+    let Connected { mut stream, host, visit } = target.connect(timeout)?;
+    let token =
+        target.authorization().map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{token}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    stream.flush()?;
     let mut bytes = Vec::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| format!("{address}{path}: no whole answer").into())
+    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+    // Where TLS ends without a word, the length of the answer says whether it is whole.
+    if let Err(error) = read
+        && error.kind() != ErrorKind::UnexpectedEof
+    {
+        return Err(error.into());
+    }
+    target.confirm(visit)?;
+    parse(&bytes).ok_or_else(|| format!("{host}{path}: no whole answer").into())
 }
 
 /// Gets `path` and returns its body as text if the status is 200.
-pub fn get_text(address: SocketAddr, path: &str, timeout: Duration) -> Outcome<String> {
-    let (status, body) = get(address, path, timeout)?;
+pub fn get_text(target: &Target, path: &str, timeout: Duration) -> Outcome<String> {
+    let (status, body) = get(target, path, timeout)?;
     if status != 200 {
-        return Err(format!("{address}{path}: status {status}").into());
+        return Err(format!("{target:?}{path}: status {status}").into());
     }
     Ok(String::from_utf8(body)?)
 }

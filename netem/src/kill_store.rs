@@ -179,7 +179,7 @@ impl Killing {
 
     /// Reads everything that the node holds after its start. Returns the number of records that are missing.
     fn look(&mut self, node: &LocalNode) -> Attempt<u64> {
-        let records = finals::read(node.http)?.into_iter().collect();
+        let records = finals::read(&node.http.into())?.into_iter().collect();
         self.see_final(records);
         let started = self.name();
         self.see(Seen::NodeStarted { node: started });
@@ -188,7 +188,7 @@ impl Killing {
 
     /// Publishes until the node is killed at a random time, reads the last answers, and cuts the power.
     fn live(&mut self, node: LocalNode) -> Attempt<()> {
-        let mut socket = Socket::open(node.http, "/publish")?;
+        let mut socket = Socket::open(&node.http.into(), "/publish")?;
         let mut unanswered = BTreeSet::new();
         let began = Instant::now();
         let (least, most) = LIFE_MS;

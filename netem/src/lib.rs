@@ -22,6 +22,7 @@ pub mod processor;
 pub mod profile;
 pub mod run;
 pub mod suite;
+pub mod target;
 pub mod trial;
 pub mod watch;
 pub mod world;

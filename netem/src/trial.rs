@@ -15,6 +15,7 @@ use crate::finals;
 use crate::load::recorder::Recorder;
 use crate::load::{Load, Plan};
 use crate::local::{LocalNode, LocalStart};
+use crate::target::Target;
 use crate::watch::Watch;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -83,8 +84,8 @@ impl Nodes {
         Ok(nodes)
     }
 
-    fn named(&self) -> Vec<(Name, SocketAddr)> {
-        NODES.iter().zip(&self.addresses).map(|(name, address)| ((*name).into(), *address)).collect()
+    fn named(&self) -> Vec<(Name, Target)> {
+        NODES.iter().zip(&self.addresses).map(|(name, address)| ((*name).into(), (*address).into())).collect()
     }
 
     fn kill(&mut self, index: usize) {
@@ -120,7 +121,7 @@ fn act(trial: &Trial, recorder: &Recorder) -> Outcome<()> {
     let mut nodes = Nodes::start(trial, recorder)?;
     let named = nodes.named();
     let plan = Plan {
-        nodes: named.iter().map(|(name, address)| (name.clone(), *address, *address)).collect(),
+        nodes: named.iter().map(|(name, at)| (name.clone(), at.clone(), at.clone())).collect(),
         rate: trial.rate,
         sources: 3_000,
         data_bytes: 64,
@@ -144,8 +145,8 @@ fn act(trial: &Trial, recorder: &Recorder) -> Outcome<()> {
     let began = Instant::now();
     finals::wait_equal(&named, SETTLE, || began.elapsed() < SETTLE)?;
     sleep(LAST);
-    for (node, address) in &named {
-        let records = finals::read(*address)?.into_iter().collect();
+    for (node, target) in &named {
+        let records = finals::read(target)?.into_iter().collect();
         recorder.see(Seen::Final { node: node.clone(), place: Place::Map, records });
     }
     load.end();

@@ -1,7 +1,6 @@
 //! Watches the nodes of a run: the members that each knows, their memory, and the bytes that they send each other. A
 //! thread for each node, because one that stands still does not answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,6 +15,7 @@ use crate::checker::{MemberSeen, MemberState, Name, Seen};
 use crate::http;
 use crate::load::recorder::Recorder;
 use crate::processor::WatchedProcess;
+use crate::target::Target;
 
 /// Time between two looks at a node.
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -32,16 +32,16 @@ pub struct Watch {
 
 impl Watch {
     /// Begins to watch nodes.
-    pub fn start(nodes: Vec<(Name, SocketAddr)>, recorder: &Recorder) -> Outcome<Watch> {
+    pub fn start(nodes: Vec<(Name, Target)>, recorder: &Recorder) -> Outcome<Watch> {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut watch = Watch { is_over: is_over.clone(), threads: Vec::new() };
-        for (node, address) in nodes {
+        for (node, target) in nodes {
             let (is_over, recorder) = (is_over.clone(), recorder.clone());
             let name = format!("watch-{node}");
             watch.threads.push(std::thread::Builder::new().name(name).spawn(move || {
                 while !is_over.load(Relaxed) {
                     let begin = Instant::now();
-                    if let Ok(members) = members(address) {
+                    if let Ok(members) = members(&target) {
                         recorder.see(Seen::Members { seen_by: node.clone(), members });
                     }
                     while begin.elapsed() < BETWEEN && !is_over.load(Relaxed) {
@@ -84,11 +84,11 @@ pub struct Start {
 
 impl StartWatch {
     /// Begins to watch nodes that run or will.
-    pub fn start(nodes: Vec<(Name, SocketAddr, WatchedProcess)>, recorder: &Recorder) -> Outcome<StartWatch> {
+    pub fn start(nodes: Vec<(Name, Target, WatchedProcess)>, recorder: &Recorder) -> Outcome<StartWatch> {
         let (is_over, slowest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let mut watch =
             StartWatch { is_over: is_over.clone(), slowest: slowest.clone(), threads: Vec::new() };
-        for (node, address, process) in nodes {
+        for (node, target, process) in nodes {
             let (is_over, slowest, recorder) = (is_over.clone(), slowest.clone(), recorder.clone());
             let name = format!("start-{node}");
             watch.threads.push(std::thread::Builder::new().name(name).spawn(move || {
@@ -101,7 +101,7 @@ impl StartWatch {
                     }
                     let began_us = recorder.now_us();
                     let is_watched = || process.pid.load(Relaxed) == pid && !is_over.load(Relaxed);
-                    if !wait_ready(address, is_watched) {
+                    if !wait_ready(&target, is_watched) {
                         // A process that has ended before counts for nothing, and the next one is looked at.
                         continue;
                     }
@@ -124,9 +124,9 @@ impl StartWatch {
 }
 
 /// Waits until a node says that clients may be sent to it. Returns false if `is_watched` said no before.
-fn wait_ready(address: SocketAddr, is_watched: impl Fn() -> bool) -> bool {
+fn wait_ready(target: &Target, is_watched: impl Fn() -> bool) -> bool {
     while is_watched() {
-        if http::get(address, "/readyz", ANSWER).is_ok_and(|(status, _)| status == 200) {
+        if http::get(target, "/readyz", ANSWER).is_ok_and(|(status, _)| status == 200) {
             return is_watched();
         }
         std::thread::sleep(LOOK);
@@ -158,8 +158,8 @@ struct Member {
 }
 
 /// Asks a node for the members that take part or have taken part.
-pub fn members(address: SocketAddr) -> Outcome<Vec<MemberSeen>> {
-    let list: List = serde_json::from_str(&http::get_text(address, "/v1/members", ANSWER)?)?;
+pub fn members(target: &Target) -> Outcome<Vec<MemberSeen>> {
+    let list: List = serde_json::from_str(&http::get_text(target, "/v1/members", ANSWER)?)?;
     let members = list.members.into_iter().filter_map(|member| {
         let state = match member.state.as_str() {
             "alive" => MemberState::Alive,
@@ -176,10 +176,16 @@ pub fn members(address: SocketAddr) -> Outcome<Vec<MemberSeen>> {
 }
 
 /// Returns the sum of a metric at a node.
-pub fn metric(address: SocketAddr, name: &str) -> Outcome<f64> {
-    let text = http::get_text(address, "/metrics", ANSWER)?;
+pub fn metric(target: &Target, name: &str) -> Outcome<f64> {
+    let text = http::get_text(target, "/metrics", ANSWER)?;
     let lines = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
     });
     Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+/// Returns the bytes that nodes have sent each other by their own account. One that does not answer counts for nothing.
+pub fn sent_bytes(nodes: &[(Name, Target)]) -> u64 {
+    let sent = |(_, target): &(Name, Target)| metric(target, "anode_gossip_bytes_sent_total").unwrap_or(0.0);
+    nodes.iter().map(sent).sum::<f64>() as u64
 }

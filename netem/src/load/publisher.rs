@@ -93,8 +93,8 @@ impl<'a> Publisher<'a> {
 
     fn connect(&mut self) -> Attempt<()> {
         if self.socket.is_none() {
-            let (_, address, _) = &self.shared.plan.nodes[self.node];
-            self.socket = Some(Socket::open(*address, "/publish")?);
+            let (_, target, _) = &self.shared.plan.nodes[self.node];
+            self.socket = Some(Socket::open(target, "/publish")?);
             self.shared.counts.connections.fetch_add(1, Relaxed);
         }
         Ok(())

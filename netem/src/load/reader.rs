@@ -18,9 +18,9 @@ const WAIT: Duration = Duration::from_millis(100);
 pub fn run(shared: &Shared, sources: &Receiver<Name>) {
     while shared.is_running.load(Relaxed) {
         let Ok(source) = sources.recv_timeout(WAIT) else { continue };
-        for (node, _, address) in &shared.plan.nodes {
+        for (node, _, target) in &shared.plan.nodes {
             let begun_us = shared.recorder.now_us();
-            let answer = http::get(*address, &format!("/v1/sources/{source}"), ANSWER);
+            let answer = http::get(target, &format!("/v1/sources/{source}"), ANSWER);
             // A node that does not answer says nothing, and neither does the end of a source, which has no version.
             let found = match answer {
                 Ok((200, body)) => {

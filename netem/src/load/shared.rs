@@ -1,19 +1,19 @@
 //! The plan of the clients, and the state that they share.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::recorder::Recorder;
 use crate::checker::Name;
+use crate::target::Target;
 
 /// Begin of the names of all sources.
 pub const ROOT: &str = "netem";
 /// What the clients do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The nodes, with the addresses at which clients and at which the runner reach them.
-    pub nodes: Vec<(Name, SocketAddr, SocketAddr)>,
+    /// The nodes, as clients and as the runner reach them.
+    pub nodes: Vec<(Name, Target, Target)>,
     /// Records a second, of all publishers together.
     pub rate: f64,
     /// Number of sources.

@@ -1,13 +1,16 @@
 //! A WebSocket connection that never waits long: for the node, for the network or for a node that stands still.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
-use tungstenite::client::client_with_config;
+use anode_loadgen::client::ServerStream;
+use tungstenite::client::{IntoClientRequest, client_with_config};
+use tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message, WebSocket};
+
+use crate::target::{Connected, Target};
 
 /// How long connecting and the handshake may take, each.
 const OPEN: Duration = Duration::from_secs(3);
@@ -16,23 +19,30 @@ const WRITE: Duration = Duration::from_millis(200);
 
 /// A connection of a client.
 pub struct Socket {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<ServerStream>,
     timeout: Duration,
     heard: Instant,
 }
 
 impl Socket {
     /// Connects to a path of a node.
-    pub fn open(address: SocketAddr, path_and_query: &str) -> Outcome<Socket> {
-        let stream = TcpStream::connect_timeout(&address, OPEN)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(OPEN))?;
-        stream.set_write_timeout(Some(OPEN))?;
+    pub fn open(target: &Target, path_and_query: &str) -> Outcome<Socket> {
+        Socket::open_within(target, path_and_query, OPEN)
+    }
+
+    /// Connects to a path of a node. Connecting and each step of the handshake may take as long as `timeout`.
+    pub fn open_within(target: &Target, path_and_query: &str, timeout: Duration) -> Outcome<Socket> {
+        let Connected { stream, host, visit } = target.connect(timeout)?;
         let config = WebSocketConfig::default().read_buffer_size(32 * 1024).write_buffer_size(32 * 1024);
-        let url = format!("ws://{address}{path_and_query}");
-        let (socket, _) = client_with_config(url, stream, Some(config)).map_err(|error| error.to_string())?;
+        let mut request = format!("ws://{host}{path_and_query}").into_client_request()?;
+        if let Some(value) = target.authorization() {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::try_from(value)?);
+        }
+        let (socket, _) =
+            client_with_config(request, stream, Some(config)).map_err(|error| error.to_string())?;
+        target.confirm(visit)?;
         socket.get_ref().set_write_timeout(Some(WRITE))?;
-        Ok(Socket { socket, timeout: OPEN, heard: Instant::now() })
+        Ok(Socket { socket, timeout, heard: Instant::now() })
     }
 
     /// Puts a frame into the buffer of the connection. Returns false if the node does not read.

@@ -66,7 +66,7 @@ impl Subscriber<'_> {
             path += &format!("&resume={token}");
         }
         self.begun_us = self.shared.recorder.now_us();
-        let mut socket = Socket::open(self.shared.plan.nodes[self.node].1, &path)?;
+        let mut socket = Socket::open(&self.shared.plan.nodes[self.node].1, &path)?;
         self.shared.counts.connections.fetch_add(1, Relaxed);
         self.is_snapshot = true;
         while self.shared.is_running.load(Relaxed) {
