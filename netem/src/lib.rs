@@ -23,6 +23,7 @@ pub mod profile;
 pub mod run;
 pub mod suite;
 pub mod target;
+pub mod testbed;
 pub mod trial;
 pub mod watch;
 pub mod world;

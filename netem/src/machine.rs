@@ -146,17 +146,12 @@ impl Machine {
         self.data_dir.join("ballast")
     }
 
-    /// Writes the keys as they are at a part of their exchange: the new one is added, moved up, and the old one is
-    /// dropped.
+    /// Writes the keys as they are at a part of their exchange.
     fn write_keys(&self, keys: &[String], part: f64) -> Outcome<()> {
         let (Some(file), [old, new]) = (&self.key_file, keys) else {
             return Err("keys are exchanged only in sealed clusters".into());
         };
-        let text = match part {
-            part if part < 1.0 / 3.0 => format!("{old}\n{new}\n"),
-            part if part < 2.0 / 3.0 => format!("{new}\n{old}\n"),
-            _ => format!("{new}\n"),
-        };
+        let text = keys_at(old, new, part);
         if fs::read_to_string(file).is_ok_and(|now| now == text) {
             return Ok(());
         }
@@ -200,6 +195,16 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(format!("{lost}; the node serves the store that is left"))
+    }
+}
+
+/// Returns the content of a file of keys at a part of their exchange: the new one is added, moved up, and the old one is
+/// dropped.
+pub fn keys_at(old: &str, new: &str, part: f64) -> String {
+    match part {
+        part if part < 1.0 / 3.0 => format!("{old}\n{new}\n"),
+        part if part < 2.0 / 3.0 => format!("{new}\n{old}\n"),
+        _ => format!("{new}\n"),
     }
 }
 

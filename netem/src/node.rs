@@ -13,9 +13,9 @@ use rustix::process::Signal;
 
 use crate::clock::NodeClock;
 use crate::http;
-use crate::processor::WatchedProcess;
+use crate::processor::{self, WatchedProcess};
+use crate::target::Target;
 use crate::world::cgroup::Cgroup;
-use crate::world::command::run;
 use crate::world::leftovers::signal;
 
 /// Port of clients.
@@ -51,6 +51,8 @@ pub struct Node {
     cgroup: Option<Cgroup>,
     clock: Option<NodeClock>,
     process: WatchedProcess,
+    clients_at: Target,
+    watched_at: Target,
     /// How often it was started.
     pub starts: u32,
 }
@@ -58,7 +60,10 @@ pub struct Node {
 impl Node {
     /// Makes a node that does not run.
     pub fn new(start: Start, cgroup: Option<Cgroup>, clock: Option<NodeClock>) -> Node {
-        Node { start, child: None, cgroup, clock, process: WatchedProcess::default(), starts: 0 }
+        let target = |address| Target::from(SocketAddr::V4(address));
+        let (clients_at, watched_at) = (target(start.clients_at), target(start.watched_at));
+        let process = WatchedProcess::default();
+        Node { start, child: None, cgroup, clock, process, clients_at, watched_at, starts: 0 }
     }
 
     /// Returns the name of the node.
@@ -67,13 +72,13 @@ impl Node {
     }
 
     /// Returns where clients reach it.
-    pub fn clients_at(&self) -> SocketAddr {
-        self.start.clients_at.into()
+    pub fn clients_at(&self) -> &Target {
+        &self.clients_at
     }
 
     /// Returns where the runner reaches it, whatever the links do.
-    pub fn watched_at(&self) -> SocketAddr {
-        self.start.watched_at.into()
+    pub fn watched_at(&self) -> &Target {
+        &self.watched_at
     }
 
     /// Returns the file of its log.
@@ -192,33 +197,13 @@ impl Node {
     /// Bounds the files that the process may open to those that it has open and `more`; `None` removes the bound.
     pub fn bound_files(&self, more: Option<u64>) -> Outcome<()> {
         let Some(child) = &self.child else { return Ok(()) };
-        let pid = child.id();
-        let soft = match more {
-            Some(more) => (std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64 + more).to_string(),
-            None => hard_file_limit(pid)?,
-        };
-        run(&format!("prlimit --pid {pid} --nofile={soft}:")).map(drop)
+        processor::bound_files(child.id(), more)
     }
 
     /// Returns whether the node says that clients may be sent to it.
     pub fn is_ready(&self, timeout: Duration) -> bool {
         http::get(self.watched_at(), "/readyz", timeout).is_ok_and(|(status, _)| status == 200)
     }
-
-    /// Returns the bytes of memory that the process holds.
-    pub fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
-    }
-}
-
-fn hard_file_limit(pid: u32) -> Outcome<String> {
-    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let line = limits.lines().find(|line| line.starts_with("Max open files"));
-    let hard = line.and_then(|line| line.split_whitespace().nth(4));
-    Ok(hard.ok_or("no limit of open files")?.to_owned())
 }
 
 impl Drop for Node {

@@ -1,7 +1,8 @@
 //! Watches how long the threads of the nodes and of the clients wait for a processor although they want to run.
 //!
 //! The kernel counts it for each thread (`schedstat`). On a machine that has too much to do, a node answers late and is
-//! taken for dead without any fault of its own; this is how a run can tell the difference.
+//! taken for dead without any fault of its own; this is how a run can tell the difference. What else the kernel tells of a
+//! process, and lets others change, is here too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::checker::{Seen, Waits};
 use crate::load::recorder::Recorder;
+use crate::world::command::run;
 
 /// Time between two looks.
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -146,6 +148,30 @@ fn delays(pid: u32) -> Vec<(u32, Delay)> {
     tasks.flatten().filter_map(delay).collect()
 }
 
+/// Returns the bytes of memory that a process holds.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Bounds the files that a process may open to those that it has open and `more`; `None` removes the bound.
+pub fn bound_files(pid: u32, more: Option<u64>) -> Outcome<()> {
+    let soft = match more {
+        Some(more) => (std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64 + more).to_string(),
+        None => hard_file_limit(pid)?,
+    };
+    run(&format!("prlimit --pid {pid} --nofile={soft}:")).map(drop)
+}
+
+fn hard_file_limit(pid: u32) -> Outcome<String> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let hard = line.and_then(|line| line.split_whitespace().nth(4));
+    Ok(hard.ok_or("no limit of open files")?.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +180,8 @@ mod tests {
     fn threads_of_this_process_are_seen() {
         assert!(!delays(std::process::id()).is_empty());
         assert!(delays(0).is_empty());
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 0));
+        assert_eq!(resident_bytes(0), None);
     }
 
     #[test]

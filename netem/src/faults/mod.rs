@@ -8,9 +8,9 @@ use anode_loadgen::Outcome;
 
 use crate::checker::{Fault, Name, Seen};
 use crate::load::recorder::Recorder;
-use crate::machine::Machine;
 use crate::profile::fault::{Event, Kind};
 use crate::profile::rule::Rule;
+use crate::testbed::{Script, Testbed};
 
 /// State of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ enum State {
 
 /// A fault of some links.
 struct LinkFault {
+    rule: Rule,
     fault: Fault,
     begin_s: f64,
     end_s: f64,
@@ -39,39 +40,24 @@ struct MachineFault {
 pub struct Injector {
     links: Vec<LinkFault>,
     machines: Vec<MachineFault>,
-    names: Vec<Name>,
-    keys: Vec<String>,
+    run_s: f64,
     seed: u64,
     /// What the faults have had to tell, for people.
     pub notes: Vec<String>,
 }
 
 impl Injector {
-    /// Makes the faults of a run of `run_s` seconds. `keys` are the old and the new key of the cluster.
-    pub fn new(
-        rules: &[Rule],
-        events: Vec<Event>,
-        names: Vec<Name>,
-        run_s: f64,
-        keys: Vec<String>,
-        seed: u64,
-    ) -> Injector {
-        let changes = rules.iter().filter(|rule| !rule.is_always());
+    /// Makes the faults of a run of `run_s` seconds.
+    pub fn new(script: &Script, names: &[Name], run_s: f64, seed: u64) -> Injector {
+        let changes = script.rules.iter().filter(|rule| !rule.is_always());
         let links: Vec<LinkFault> =
-            changes.zip(0..).map(|(rule, id)| link_fault(rule, id, &names, run_s)).collect();
+            changes.zip(0..).map(|(rule, id)| link_fault(rule, id, names, run_s)).collect();
         let first = links.len() as u32;
-        let machines = events.into_iter().zip(first..).map(|(event, id)| {
-            let kind = serde_json::to_string(&event.fault.kind).unwrap_or_default();
-            let node = names[event.node].clone();
-            let fault = Fault {
-                id,
-                name: format!("{} {node}", kind.trim_matches('"')).into(),
-                nodes: vec![node],
-                is_deadly: is_deadly(event.fault.kind),
-            };
-            MachineFault { event, fault, state: State::Waiting }
+        let machines = script.events.iter().zip(first..).map(|(event, id)| {
+            let fault = machine_fault(event, id, &names[event.node]);
+            MachineFault { event: event.clone(), fault, state: State::Waiting }
         });
-        Injector { links, machines: machines.collect(), names, keys, seed, notes: Vec::new() }
+        Injector { links, machines: machines.collect(), run_s, seed, notes: Vec::new() }
     }
 
     /// Returns the nodes that are not there from the beginning.
@@ -112,9 +98,11 @@ impl Injector {
 
     /// Lets everything begin and end that is due `at_s` seconds after the begin of the run. The links themselves
     /// follow their rules; here, only their times are told.
-    pub fn turn(&mut self, at_s: f64, machines: &mut [Machine], recorder: &Recorder) -> Outcome<()> {
+    pub fn turn(&mut self, at_s: f64, testbed: &mut dyn Testbed, recorder: &Recorder) -> Outcome<()> {
         for link in &mut self.links {
             if link.state == State::Waiting && at_s >= link.begin_s {
+                // Nodes may have other names than at the begin of the run.
+                *link = link_fault(&link.rule, link.fault.id, &testbed.names(), self.run_s);
                 link.state = State::Active;
                 recorder.see(Seen::FaultBegan { fault: link.fault.clone() });
             }
@@ -126,64 +114,69 @@ impl Injector {
         // Faults of one machine that end come before those that begin.
         for index in 0..self.machines.len() {
             if self.machines[index].state == State::Active && at_s >= self.machines[index].event.end_s {
-                self.end(index, machines, recorder)?;
+                self.end(index, testbed, recorder);
             }
         }
         for index in 0..self.machines.len() {
             if self.machines[index].state == State::Waiting && at_s >= self.machines[index].event.begin_s {
-                self.begin(index, machines, recorder)?;
+                self.begin(index, testbed, recorder);
             }
         }
         for fault in self.machines.iter().filter(|fault| fault.state == State::Active) {
             let event = &fault.event;
             let since_s = at_s - event.begin_s;
             let part = since_s / (event.end_s - event.begin_s).max(0.001);
-            machines[event.node].go_on(event, since_s, part, &self.keys)?;
+            testbed.go_on(event, since_s, part)?;
         }
         Ok(())
     }
 
-    fn begin(&mut self, index: usize, machines: &mut [Machine], recorder: &Recorder) -> Outcome<()> {
+    fn begin(&mut self, index: usize, testbed: &mut dyn Testbed, recorder: &Recorder) {
         let MachineFault { event, fault, state } = &mut self.machines[index];
         *state = State::Active;
+        let node = testbed.names()[event.node].clone();
+        *fault = machine_fault(event, fault.id, &node);
         recorder.see(Seen::FaultBegan { fault: fault.clone() });
-        let node = self.names[event.node].clone();
         if matches!(event.fault.kind, Kind::Kill | Kind::Restart | Kind::Upgrade) {
             recorder.see(Seen::NodeEnded { node: node.clone() });
         }
-        if let Err(error) = machines[event.node].begin(event) {
+        if let Err(error) = testbed.begin(event) {
             self.notes.push(format!("{}: {error}", fault.name));
         }
         if event.fault.kind == Kind::Join {
             recorder.see(Seen::NodeStarted { node });
         }
-        Ok(())
     }
 
-    fn end(&mut self, index: usize, machines: &mut [Machine], recorder: &Recorder) -> Outcome<()> {
+    fn end(&mut self, index: usize, testbed: &mut dyn Testbed, recorder: &Recorder) {
         let MachineFault { event, fault, state } = &mut self.machines[index];
         *state = State::Over;
-        let node = self.names[event.node].clone();
+        let node = testbed.names()[event.node].clone();
         if event.fault.kind == Kind::DiskLies {
             recorder.see(Seen::NodeEnded { node: node.clone() });
         }
-        let starts = machines[event.node].node.starts;
-        match machines[event.node].end(event, &self.keys, self.seed) {
+        let starts = testbed.starts(event.node);
+        match testbed.end(event, self.seed) {
             Ok(None) => {}
             Ok(Some(note)) => self.notes.push(format!("{}: {note}", fault.name)),
             Err(error) => self.notes.push(format!("{}: {error}", fault.name)),
         }
-        if machines[event.node].node.starts > starts {
+        if testbed.starts(event.node) > starts {
             recorder.see(Seen::NodeStarted { node });
         }
         recorder.see(Seen::FaultEnded { fault: fault.id });
-        Ok(())
     }
 }
 
 /// Returns whether other nodes are right to take a node for dead that a fault of this kind hits.
 fn is_deadly(kind: Kind) -> bool {
     !matches!(kind, Kind::Join | Kind::DiskFull | Kind::DiskSlow | Kind::Clock | Kind::Files | Kind::Keys)
+}
+
+fn machine_fault(event: &Event, id: u32, node: &Name) -> Fault {
+    let kind = event.fault.kind;
+    let name = format!("{} {node}", kind.name()).into();
+    Fault { id, name, nodes: vec![node.clone()], is_deadly: is_deadly(kind) }
 }
 
 fn link_fault(rule: &Rule, id: u32, names: &[Name], run_s: f64) -> LinkFault {
@@ -214,5 +207,5 @@ fn link_fault(rule: &Rule, id: u32, names: &[Name], run_s: f64) -> LinkFault {
         nodes: hit.iter().map(|node| names[*node].clone()).collect(),
         is_deadly: is_bad && !hit.is_empty(),
     };
-    LinkFault { fault, begin_s: rule.at * run_s, end_s, state: State::Waiting }
+    LinkFault { rule: rule.clone(), fault, begin_s: rule.at * run_s, end_s, state: State::Waiting }
 }

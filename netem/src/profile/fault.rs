@@ -38,6 +38,14 @@ pub enum Kind {
     Keys,
 }
 
+impl Kind {
+    /// Returns the name that profiles give it.
+    pub fn name(self) -> String {
+        let quoted = serde_json::to_string(&self).unwrap_or_default();
+        quoted.trim_matches('"').to_owned()
+    }
+}
+
 /// A fault, perhaps of several nodes and several times.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

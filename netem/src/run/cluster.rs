@@ -1,23 +1,24 @@
 //! The nodes of a run on their machines, in their world.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
 use super::spec::Spec;
-use crate::checker::{Name, Seen};
+use crate::checker::{Name, Place, Seen};
 use crate::clock::NodeClock;
-use crate::faults::chaos;
+use crate::link::counts::Totals;
 use crate::load::recorder::Recorder;
-use crate::machine::{Machine, NodeDisk};
+use crate::machine::{Machine, NodeDisk, last_line};
 use crate::node::{GOSSIP_PORT, HTTP_PORT, Node, Start};
 use crate::profile::fault::{Event, Kind};
-use crate::profile::rule::{Rule, shapes_at};
+use crate::profile::rule::shapes_at;
+use crate::testbed::{OwnEnd, Script, StoreAlone, StoresAlone, Testbed, Watched};
+use crate::watch;
 use crate::world::cgroup::Cgroup;
 use crate::world::{Wanted, World};
 
@@ -33,16 +34,12 @@ const BOUNDED: [Kind; 2] = [Kind::Cpu, Kind::Memory];
 /// The machines, the links between them, and the faults that they will meet.
 pub struct Cluster {
     // The order matters: disks are removed before their world.
-    /// The machines of the run.
-    pub machines: Vec<Machine>,
-    /// The links and namespaces.
-    pub world: World,
-    /// Rules of the links, with those that were drawn at random.
-    pub rules: Vec<Rule>,
-    /// Faults of machines.
-    pub events: Vec<Event>,
+    machines: Vec<Machine>,
+    world: World,
+    script: Script,
     /// The old and the new key of the cluster; none if it is not sealed.
-    pub keys: Vec<String>,
+    keys: Vec<String>,
+    has_stores: bool,
     run_s: f64,
 }
 
@@ -50,14 +47,7 @@ impl Cluster {
     /// Makes the world and the machines. No node runs.
     pub fn new(spec: &Spec) -> Outcome<Cluster> {
         let (profile, nodes, run_s) = (&spec.profile, spec.nodes, spec.seconds as f64);
-        let mut rules = profile.links.clone();
-        let mut events: Vec<Event> =
-            profile.faults.iter().flat_map(|fault| fault.events(nodes, run_s)).collect();
-        if profile.random {
-            let (more_rules, more_events) = chaos::draw(spec.arguments.seed, nodes, run_s);
-            rules.extend(more_rules);
-            events.extend(more_events);
-        }
+        let script = spec.script();
         let world = World::new(Wanted {
             nodes,
             seed: spec.arguments.seed,
@@ -69,7 +59,8 @@ impl Cluster {
         })?;
         let is_sealed = profile.sealed || spec.arguments.sealed;
         let keys = if is_sealed { vec![key(&spec.binary)?, key(&spec.binary)?] } else { Vec::new() };
-        let mut cluster = Cluster { machines: Vec::new(), world, rules, events, keys, run_s };
+        let has_stores = spec.arguments.store == "embedded";
+        let mut cluster = Cluster { machines: Vec::new(), world, script, keys, has_stores, run_s };
         cluster.set_shapes(0.0)?;
         for node in 0..nodes {
             let machine = cluster.machine(spec, node)?;
@@ -78,86 +69,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Returns the sentence that says what plays the links.
-    pub fn how(&self) -> &str {
-        self.world.how()
-    }
-
-    /// Gives the links the shapes that they have `at_s` seconds after the begin of the run.
-    pub fn set_shapes(&mut self, at_s: f64) -> Outcome<()> {
-        let nodes = self.world.nodes();
-        self.world.set_shapes(shapes_at(&self.rules, nodes, at_s, self.run_s))
-    }
-
-    /// Returns the names of the nodes with the addresses at which the runner reaches them.
-    pub fn watched(&self) -> Vec<(Name, SocketAddr)> {
-        self.machines.iter().map(|machine| (machine.node.name().into(), machine.node.watched_at())).collect()
-    }
-
-    /// Starts all nodes but those that are absent, and waits until they are ready.
-    pub fn start(&mut self, absent: &BTreeSet<usize>, recorder: &Recorder) -> Outcome<()> {
-        for (index, machine) in self.machines.iter_mut().enumerate() {
-            if !absent.contains(&index) {
-                machine.node.start()?;
-            }
-        }
-        self.wait_ready(READY)?;
-        for machine in self.machines.iter().filter(|machine| machine.node.is_started()) {
-            recorder.see(Seen::NodeStarted { node: machine.node.name().into() });
-        }
-        Ok(())
-    }
-
-    /// Waits until all nodes that are started are ready, and returns how long it took.
-    pub fn wait_ready(&mut self, most: Duration) -> Outcome<Duration> {
-        let begin = Instant::now();
-        for index in 0..self.machines.len() {
-            let node = &mut self.machines[index].node;
-            while node.is_started() && !node.is_ready(ANSWER) {
-                if let Some(how) = node.ended() {
-                    let said = crate::machine::last_line(node.log());
-                    return Err(format!("{how}, saying: {said}").into());
-                }
-                if begin.elapsed() > most {
-                    let why = crate::http::get(node.watched_at(), "/readyz", ANSWER);
-                    let why = why.map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
-                    let why = why.unwrap_or_else(|error| error.to_string());
-                    return Err(format!(
-                        "{} is not ready after {} s: {why}",
-                        node.name(),
-                        most.as_secs_f64()
-                    )
-                    .into());
-                }
-                std::thread::sleep(LOOK);
-            }
-        }
-        Ok(begin.elapsed())
-    }
-
-    /// Notes which nodes get less of the processor on purpose.
-    pub fn mark_bounded(&self, bounded: &BTreeSet<usize>) {
-        for (index, machine) in self.machines.iter().enumerate() {
-            machine.node.process().is_bounded.store(bounded.contains(&index), Relaxed);
-        }
-    }
-
-    /// Copies the logs of the nodes into a directory.
-    pub fn keep_logs(&self, to: &Path) -> Outcome<()> {
-        for machine in &self.machines {
-            if machine.node.log().exists() {
-                std::fs::copy(machine.node.log(), to.join(format!("{}.log", machine.node.name())))?;
-            }
-        }
-        Ok(())
-    }
-
     fn machine(&self, spec: &Spec, index: usize) -> Outcome<Machine> {
         let dir = self.world.node_dir(index);
         std::fs::create_dir_all(&dir)?;
         let data_dir = dir.join("data");
-        let kinds: Vec<Kind> =
-            self.events.iter().filter(|event| event.node == index).map(|event| event.fault.kind).collect();
+        let kinds: Vec<Kind> = self
+            .script
+            .events
+            .iter()
+            .filter(|event| event.node == index)
+            .map(|event| event.fault.kind)
+            .collect();
         let disk = NodeDisk::new(&data_dir, &kinds)?;
         let key_file = match self.keys.first() {
             Some(key) => {
@@ -224,6 +146,153 @@ impl Cluster {
             options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
         words.extend(spec.arguments.store_options.split_whitespace().map(str::to_owned));
         words
+    }
+}
+
+impl Testbed for Cluster {
+    fn how(&self) -> String {
+        self.world.how().to_owned()
+    }
+
+    fn script(&self) -> &Script {
+        &self.script
+    }
+
+    fn nodes(&self) -> Vec<Watched> {
+        let watched = |machine: &Machine| Watched {
+            name: machine.node.name().into(),
+            clients_at: machine.node.clients_at().clone(),
+            watched_at: machine.node.watched_at().clone(),
+            process: machine.node.process().clone(),
+        };
+        self.machines.iter().map(watched).collect()
+    }
+
+    fn names(&self) -> Vec<Name> {
+        self.machines.iter().map(|machine| machine.node.name().into()).collect()
+    }
+
+    fn start(&mut self, absent: &BTreeSet<usize>, recorder: &Recorder) -> Outcome<()> {
+        for (index, machine) in self.machines.iter_mut().enumerate() {
+            if !absent.contains(&index) {
+                machine.node.start()?;
+            }
+        }
+        self.wait_ready(READY)?;
+        for machine in self.machines.iter().filter(|machine| machine.node.is_started()) {
+            recorder.see(Seen::NodeStarted { node: machine.node.name().into() });
+        }
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, most: Duration) -> Outcome<Duration> {
+        let begin = Instant::now();
+        for index in 0..self.machines.len() {
+            let node = &mut self.machines[index].node;
+            while node.is_started() && !node.is_ready(ANSWER) {
+                if let Some(how) = node.ended() {
+                    let said = last_line(node.log());
+                    return Err(format!("{how}, saying: {said}").into());
+                }
+                if begin.elapsed() > most {
+                    let why = crate::http::get(node.watched_at(), "/readyz", ANSWER);
+                    let why = why.map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+                    let why = why.unwrap_or_else(|error| error.to_string());
+                    return Err(format!(
+                        "{} is not ready after {} s: {why}",
+                        node.name(),
+                        most.as_secs_f64()
+                    )
+                    .into());
+                }
+                std::thread::sleep(LOOK);
+            }
+        }
+        Ok(begin.elapsed())
+    }
+
+    fn set_shapes(&mut self, at_s: f64) -> Outcome<()> {
+        let nodes = self.world.nodes();
+        self.world.set_shapes(shapes_at(&self.script.rules, nodes, at_s, self.run_s))
+    }
+
+    fn begin(&mut self, event: &Event) -> Outcome<()> {
+        self.machines[event.node].begin(event)
+    }
+
+    fn go_on(&mut self, event: &Event, since_s: f64, part: f64) -> Outcome<()> {
+        self.machines[event.node].go_on(event, since_s, part, &self.keys)
+    }
+
+    fn end(&mut self, event: &Event, seed: u64) -> Outcome<Option<String>> {
+        self.machines[event.node].end(event, &self.keys, seed)
+    }
+
+    fn starts(&self, node: usize) -> u32 {
+        self.machines[node].node.starts
+    }
+
+    fn mourn(&mut self, node: usize, recorder: &Recorder) -> Outcome<Option<OwnEnd>> {
+        let node = &mut self.machines[node].node;
+        let Some(how) = node.ended() else { return Ok(None) };
+        let name: Name = node.name().into();
+        let said = last_line(node.log());
+        recorder.see(Seen::NodeEnded { node: name.clone() });
+        node.start()?;
+        recorder.see(Seen::NodeStarted { node: name });
+        Ok(Some(OwnEnd { how, said }))
+    }
+
+    fn has_stores(&self) -> bool {
+        self.has_stores
+    }
+
+    fn start_alone(&mut self, recorder: &Recorder, ready_within: Duration) -> Outcome<StoresAlone> {
+        let mut alone = StoresAlone::default();
+        for (index, machine) in self.machines.iter_mut().enumerate() {
+            let name: Name = machine.node.name().into();
+            recorder.see(Seen::NodeEnded { node: name.clone() });
+            let place = if index % 2 == 0 { Place::OwnStore } else { Place::WholeStore };
+            let ended = match place {
+                Place::WholeStore => machine.node.end(),
+                _ => {
+                    machine.node.kill();
+                    Ok(())
+                }
+            };
+            if let Err(error) = ended {
+                alone.broken.push(("ends-in-order", error.to_string()));
+            }
+            machine.node.join_nobody();
+            alone.stores.push(StoreAlone { name, place, target: machine.node.watched_at().clone() });
+        }
+        for machine in &mut self.machines {
+            machine.node.start()?;
+        }
+        if let Err(error) = self.wait_ready(ready_within) {
+            alone.broken.push(("store-opens", error.to_string()));
+        }
+        Ok(alone)
+    }
+
+    fn keep_logs(&self, to: &Path) -> Outcome<()> {
+        for machine in &self.machines {
+            if machine.node.log().exists() {
+                std::fs::copy(machine.node.log(), to.join(format!("{}.log", machine.node.name())))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link_totals(&self) -> Option<Totals> {
+        self.world.fabric().map(|fabric| fabric.totals())
+    }
+
+    fn wire_bytes(&self) -> u64 {
+        match self.link_totals() {
+            Some(totals) => totals.bytes,
+            None => watch::sent_bytes(&self.watched()),
+        }
     }
 }
 

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
-use super::cluster::Cluster;
 use super::spec::Spec;
 use super::summary::{Broken, Measured};
-use crate::checker::{Name, Seen};
+use crate::checker::Seen;
 use crate::faults::Injector;
 use crate::load::recorder::Recorder;
 use crate::load::{Load, Plan};
 use crate::processor::ProcessorWatch;
-use crate::watch::{self, StartWatch, Watch};
+use crate::testbed::{OwnEnd, Testbed};
+use crate::watch::{StartWatch, Watch};
 
 /// Time between two looks at what is due.
 const TURN: Duration = Duration::from_millis(10);
@@ -41,14 +41,14 @@ pub struct Watches {
 }
 
 impl Watches {
-    fn start(cluster: &Cluster, recorder: &Recorder) -> Outcome<Watches> {
-        let processes = cluster.machines.iter().map(|machine| machine.node.process().clone());
-        let starts = cluster.watched().into_iter().zip(processes.clone());
-        let starts = starts.map(|((name, address), process)| (name, address, process));
+    fn start(testbed: &dyn Testbed, recorder: &Recorder) -> Outcome<Watches> {
+        let nodes = testbed.nodes();
+        let processes = nodes.iter().map(|node| node.process.clone()).collect();
+        let starts = nodes.into_iter().map(|node| (node.name, node.watched_at, node.process)).collect();
         Ok(Watches {
-            _members: Watch::start(cluster.watched(), recorder)?,
-            starts: StartWatch::start(starts.collect(), recorder)?,
-            processor: ProcessorWatch::start(processes.collect(), recorder)?,
+            _members: Watch::start(testbed.watched(), recorder)?,
+            starts: StartWatch::start(starts, recorder)?,
+            processor: ProcessorWatch::start(processes, recorder)?,
         })
     }
 }
@@ -56,18 +56,15 @@ impl Watches {
 /// Starts the cluster and the clients, and returns when the last fault is over and publishing has ended.
 pub fn drive(
     spec: &Spec,
-    cluster: &mut Cluster,
+    testbed: &mut dyn Testbed,
     recorder: &Recorder,
     is_interrupted: &Arc<AtomicBool>,
 ) -> Outcome<Driven> {
     let run_s = spec.seconds as f64;
-    let names: Vec<Name> = cluster.watched().into_iter().map(|(name, _)| name).collect();
-    let (rules, events, keys) = (&cluster.rules, cluster.events.clone(), cluster.keys.clone());
-    let seed = spec.arguments.seed;
-    let mut injector = Injector::new(rules, events, names.clone(), run_s, keys, seed);
-    cluster.start(&injector.absent(), recorder)?;
-    let watches = Watches::start(cluster, recorder)?;
-    let mut load = Load::start(plan(spec, cluster), recorder.clone())?;
+    let mut injector = Injector::new(testbed.script(), &testbed.names(), run_s, spec.arguments.seed);
+    testbed.start(&injector.absent(), recorder)?;
+    let watches = Watches::start(testbed, recorder)?;
+    let mut load = Load::start(plan(spec, testbed), recorder.clone())?;
     std::thread::sleep(CALM);
     load.publish()?;
     let begin = Instant::now();
@@ -76,13 +73,13 @@ pub fn drive(
     let mut is_publishing = true;
     loop {
         let at_s = begin.elapsed().as_secs_f64();
-        cluster.set_shapes(at_s)?;
-        injector.turn(at_s, &mut cluster.machines, recorder)?;
-        cluster.mark_bounded(&injector.bounded());
-        mourn(cluster, &injector, recorder, &mut driven.broken, at_s)?;
+        testbed.set_shapes(at_s)?;
+        injector.turn(at_s, testbed, recorder)?;
+        testbed.mark_bounded(&injector.bounded());
+        mourn(testbed, &injector, recorder, &mut driven.broken, at_s)?;
         if weighed.elapsed() >= WEIGH {
             weighed = Instant::now();
-            weigh(cluster, recorder);
+            weigh(testbed, recorder);
         }
         if at_s as u64 > told {
             told = at_s as u64;
@@ -100,17 +97,14 @@ pub fn drive(
     driven.load.stop_publishing();
     driven.measured.load_s = begin.elapsed().as_secs_f64().min(spec.profile.publish_until * run_s);
     driven.measured.notes = std::mem::take(&mut injector.notes);
-    weigh(cluster, recorder);
+    weigh(testbed, recorder);
     Ok(driven)
 }
 
-fn plan(spec: &Spec, cluster: &Cluster) -> Plan {
-    let nodes = cluster.machines.iter().map(|machine| {
-        let node = &machine.node;
-        (node.name().into(), node.clients_at(), node.watched_at())
-    });
+fn plan(spec: &Spec, testbed: &dyn Testbed) -> Plan {
+    let nodes = testbed.nodes().into_iter();
     Plan {
-        nodes: nodes.collect(),
+        nodes: nodes.map(|node| (node.name, node.clients_at, node.watched_at)).collect(),
         rate: f64::from(spec.arguments.load),
         sources: spec.arguments.sources,
         data_bytes: spec.arguments.bytes as usize,
@@ -120,47 +114,30 @@ fn plan(spec: &Spec, cluster: &Cluster) -> Plan {
 
 /// Notes nodes that have ended by themselves. Where a fault explains it, they are started again.
 fn mourn(
-    cluster: &mut Cluster,
+    testbed: &mut dyn Testbed,
     injector: &Injector,
     recorder: &Recorder,
     broken: &mut Vec<Broken>,
     at_s: f64,
 ) -> Outcome<()> {
-    for index in 0..cluster.machines.len() {
-        let node = &mut cluster.machines[index].node;
-        let Some(how) = node.ended() else { continue };
-        let name: Name = node.name().into();
-        let said = crate::machine::last_line(node.log());
-        recorder.see(Seen::NodeEnded { node: name.clone() });
+    for index in 0..testbed.names().len() {
+        let Some(OwnEnd { how, said }) = testbed.mourn(index, recorder)? else { continue };
         if !injector.may_end(index) {
             broken.push(Broken {
                 promise: "nodes-run",
                 detail: format!("{how} at {at_s:.1} s, saying: {said}"),
             });
         }
-        node.start()?;
-        recorder.see(Seen::NodeStarted { node: name });
     }
     Ok(())
 }
 
 /// Notes the memory of the nodes, and the bytes that they have sent each other.
-fn weigh(cluster: &Cluster, recorder: &Recorder) {
-    for machine in &cluster.machines {
-        if let Some(bytes) = machine.node.resident_bytes() {
-            recorder.see(Seen::Memory { node: machine.node.name().into(), bytes });
-        }
+fn weigh(testbed: &dyn Testbed, recorder: &Recorder) {
+    for (node, bytes) in testbed.resident_bytes() {
+        recorder.see(Seen::Memory { node, bytes });
     }
-    let bytes = match cluster.world.fabric() {
-        Some(fabric) => fabric.totals().bytes,
-        None => {
-            let sent = |(_, address): &(Name, std::net::SocketAddr)| {
-                watch::metric(*address, "anode_gossip_bytes_sent_total").unwrap_or(0.0)
-            };
-            cluster.watched().iter().map(sent).sum::<f64>() as u64
-        }
-    };
-    recorder.see(Seen::Wire { bytes });
+    recorder.see(Seen::Wire { bytes: testbed.wire_bytes() });
 }
 
 fn tell(at_s: u64, of_s: u64, load: &Load, injector: &Injector) {

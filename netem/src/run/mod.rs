@@ -16,6 +16,7 @@ use anode_loadgen::Outcome;
 use crate::checker::{Checker, Report};
 use crate::load::recorder::Recorder;
 use crate::processor::CHECKER;
+use crate::testbed::Testbed;
 
 pub use cluster::Cluster;
 pub use spec::Spec;

@@ -1,7 +1,6 @@
 //! The end of a run: the nodes become ready and equal, their maps and stores are read, and the promises that need no
 //! checker are judged.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
 
-use super::cluster::Cluster;
 use super::drive::{Driven, Watches};
 use super::spec::Spec;
 use super::summary::{Broken, Measured};
 use crate::checker::{MemberState, Name, Place, Seen};
 use crate::finals::{self, Comparison, Holdings};
 use crate::load::recorder::Recorder;
+use crate::target::Target;
+use crate::testbed::{StoreAlone, Testbed};
 use crate::watch;
 
 /// How long the nodes have to become ready, even if the bound of the profile is passed before.
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Waits until the cluster has settled, and reads everything.
 pub fn settle(
     spec: &Spec,
-    cluster: &mut Cluster,
+    testbed: &mut dyn Testbed,
     recorder: &Recorder,
     is_interrupted: &Arc<AtomicBool>,
     driven: Driven,
@@ -44,11 +44,11 @@ pub fn settle(
     let Driven { mut load, watches, mut broken, mut measured } = driven;
     let healed_us = recorder.now_us();
     let since_s = || (recorder.now_us() - healed_us) as f64 / 1e6;
-    match cluster.wait_ready(READY_MAX) {
+    match testbed.wait_ready(READY_MAX) {
         Ok(_) => measured.ready_s = since_s(),
         Err(error) => broken.push(Broken { promise: "ready-again", detail: error.to_string() }),
     }
-    let nodes = cluster.watched();
+    let nodes = testbed.watched();
     let go_on = || !is_interrupted.load(Relaxed);
     let compared = finals::wait_equal(&nodes, EQUAL_MAX, go_on)?;
     let is_scarce = || watches.processor.is_scarce(healed_us, recorder.now_us());
@@ -90,12 +90,13 @@ pub fn settle(
     measured.delivered = counts.delivered.load(Relaxed);
     measured.held = counts.held.load(Relaxed);
     measured.slowest_start_s = watches.starts.slowest().map(|start| start.took_us as f64 / 1e6);
-    measured.links = cluster.world.fabric().map(|fabric| fabric.totals());
+    measured.links = testbed.link_totals();
     load.end();
     drop(load);
     drop(watches);
-    if spec.arguments.store == "embedded" && go_on() {
-        read_stores(cluster, recorder, &mut broken)?;
+    measured.notes.extend(testbed.notes());
+    if testbed.has_stores() && go_on() {
+        read_stores(testbed, recorder, &mut broken)?;
     }
     Ok((broken, measured))
 }
@@ -140,7 +141,7 @@ fn times(spec: &Spec, measured: &Measured, watches: &Watches, healed_us: u64) ->
 }
 
 /// Notes what every node holds. Says which did not answer, if one did not.
-fn see_finals(recorder: &Recorder, nodes: &[(Name, SocketAddr)], compared: Comparison) -> Option<Broken> {
+fn see_finals(recorder: &Recorder, nodes: &[(Name, Target)], compared: Comparison) -> Option<Broken> {
     let is_incomplete = compared.is_incomplete();
     for ((name, _), holdings) in nodes.iter().zip(compared.holdings) {
         if let Some(holdings) = holdings {
@@ -156,11 +157,11 @@ fn see_final(recorder: &Recorder, node: &Name, place: Place, holdings: Holdings)
 }
 
 /// Waits until every node takes every node for alive.
-fn judge_members(nodes: &[(Name, SocketAddr)], broken: &mut Vec<Broken>) {
+fn judge_members(nodes: &[(Name, Target)], broken: &mut Vec<Broken>) {
     let begin = Instant::now();
     loop {
-        let lacking = nodes.iter().find_map(|(name, address)| {
-            let members = watch::members(*address).unwrap_or_default();
+        let lacking = nodes.iter().find_map(|(name, target)| {
+            let members = watch::members(target).unwrap_or_default();
             let is_alive = |node: &Name| {
                 members.iter().any(|member| member.node == *node && member.state == MemberState::Alive)
             };
@@ -178,34 +179,12 @@ fn judge_members(nodes: &[(Name, SocketAddr)], broken: &mut Vec<Broken>) {
     }
 }
 
-/// Ends every second node in good order and kills the others, starts each alone with its store, and reads it.
-fn read_stores(cluster: &mut Cluster, recorder: &Recorder, broken: &mut Vec<Broken>) -> Outcome<()> {
-    let mut places = Vec::new();
-    for (index, machine) in cluster.machines.iter_mut().enumerate() {
-        let name: Name = machine.node.name().into();
-        recorder.see(Seen::NodeEnded { node: name.clone() });
-        let place = if index % 2 == 0 { Place::OwnStore } else { Place::WholeStore };
-        let ended = match place {
-            Place::WholeStore => machine.node.end(),
-            _ => {
-                machine.node.kill();
-                Ok(())
-            }
-        };
-        if let Err(error) = ended {
-            broken.push(Broken { promise: "ends-in-order", detail: error.to_string() });
-        }
-        machine.node.join_nobody();
-        places.push((name, place));
-    }
-    for machine in &mut cluster.machines {
-        machine.node.start()?;
-    }
-    if let Err(error) = cluster.wait_ready(ALONE) {
-        broken.push(Broken { promise: "store-opens", detail: error.to_string() });
-    }
-    for ((name, place), machine) in places.into_iter().zip(&cluster.machines) {
-        match finals::read(machine.node.watched_at()) {
+/// Lets every node run alone with its store, after an orderly end or a kill, and reads it.
+fn read_stores(testbed: &mut dyn Testbed, recorder: &Recorder, broken: &mut Vec<Broken>) -> Outcome<()> {
+    let alone = testbed.start_alone(recorder, ALONE)?;
+    broken.extend(alone.broken.into_iter().map(|(promise, detail)| Broken { promise, detail }));
+    for StoreAlone { name, place, target } in alone.stores {
+        match finals::read(&target) {
             Ok(holdings) => see_final(recorder, &name, place, holdings),
             Err(error) => broken.push(Broken { promise: "store-opens", detail: format!("{name}: {error}") }),
         }

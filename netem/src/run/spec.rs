@@ -8,6 +8,7 @@ use crate::arguments::Arguments;
 use crate::checker::Settings;
 use crate::profile::fault::Kind;
 use crate::profile::{Fault, Profile};
+use crate::testbed::Script;
 
 /// How long after the end of its time to live a record may be shown, in microseconds: on a machine that has too much to
 /// do, clients read late what nodes have sent in time.
@@ -55,7 +56,13 @@ impl Spec {
             (None, true) => profile.short_seconds,
             (None, false) => profile.seconds,
         };
-        Ok(Spec { name: name.to_owned(), profile, nodes, seconds, arguments: arguments.clone(), binary })
+        let name = name.to_owned();
+        Ok(Spec { name, profile, nodes, seconds, arguments: arguments.clone(), binary })
+    }
+
+    /// Returns what happens in the run.
+    pub fn script(&self) -> Script {
+        Script::new(&self.profile, self.nodes, self.seconds as f64, self.arguments.seed)
     }
 
     /// Says why the run cannot be made here, if it cannot.
