@@ -1,10 +1,13 @@
 //! The command line of `netem/run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
 use crate::world::Links;
+
+/// The compose file that `--compose` stands for without a file.
+pub const COMPOSE_FILE: &str = "docker-compose.yml";
 
 /// Runs a cluster of real nodes under the faults of a profile, and checks what its clients were promised.
 #[derive(Clone, Debug, Parser)]
@@ -42,6 +45,21 @@ pub struct Arguments {
     /// The program that plays the links between the nodes
     #[arg(long, value_enum, default_value_t = Links::Auto)]
     pub links: Links,
+    /// Runs the profile with the services of a compose file, in containers, as far as these can play it; to be given after the
+    /// profile [default FILE: docker-compose.yml of this project, with secrets that are made for the run]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = COMPOSE_FILE,
+        conflicts_with_all = ["ci", "store", "store_options", "sealed", "links", "previous"])]
+    pub compose: Option<PathBuf>,
+    /// With --compose: profile of the compose file [default: embedded for this project's own file]
+    #[arg(long, value_name = "NAME", requires = "compose")]
+    pub compose_profile: Option<String>,
+    /// With --compose: PEM file of the authorities that sign the nodes' certificates, if the file does not take them from
+    /// ANODE_SECRETS
+    #[arg(long, value_name = "FILE", requires = "compose")]
+    pub ca: Option<PathBuf>,
+    /// With --compose: file with a token that may do everything, if the file does not take the rights from ANODE_SECRETS
+    #[arg(long, value_name = "FILE", requires = "compose")]
+    pub token_file: Option<PathBuf>,
     /// Runs every profile
     #[arg(long, conflicts_with = "profile")]
     pub all: bool,
@@ -70,15 +88,29 @@ pub struct Arguments {
 
 const AFTER: &str = "\
 Exit codes: 0 all promises kept, 1 a promise broken or a run failed, 2 unusable arguments, 3 not permitted here.
+With --compose, 2 also means that docker or compose is missing, or that containers can play nothing of the profile.
 Network namespaces need root. Profiles are files in netem/profiles; docs/faults.md describes them.";
 
 impl Arguments {
     /// Returns the command that runs a profile again as it is run now.
     pub fn again(&self, profile: &str, nodes: usize, seconds: u64) -> String {
+        let place = match &self.compose {
+            None => format!("--store {}", self.store),
+            Some(file) if file == Path::new(COMPOSE_FILE) => "--compose".to_owned(),
+            Some(file) => format!("--compose {}", file.display()),
+        };
         let mut line = format!(
-            "netem/run {profile} --nodes {nodes} --store {} --load {} --seconds {seconds} --seed {}",
-            self.store, self.load, self.seed
+            "netem/run {profile} {place} --nodes {nodes} --load {} --seconds {seconds} --seed {}",
+            self.load, self.seed
         );
+        if let Some(name) = &self.compose_profile {
+            line += &format!(" --compose-profile {name}");
+        }
+        for (option, file) in [("--ca", &self.ca), ("--token-file", &self.token_file)] {
+            if let Some(file) = file {
+                line += &format!(" {option} {}", file.display());
+            }
+        }
         if self.sealed {
             line += " --sealed";
         }
@@ -107,6 +139,30 @@ mod tests {
             if let Err(error) = Arguments::try_parse_from(words) {
                 panic!("{command}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn a_compose_file_is_optional_and_is_named_again() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        for (line, again) in [
+            ("netem/run kill-half --compose --short", "netem/run kill-half --compose --nodes 3 --load 2000"),
+            ("netem/run kill-half --compose my.yaml", "netem/run kill-half --compose my.yaml --nodes 3"),
+            (
+                "netem/run kill-half --compose --compose-profile cassandra --ca a.crt --token-file t",
+                "netem/run kill-half --compose --nodes 3 --load 2000 --seconds 60 --seed 1 --compose-profile cassandra \
+                 --ca a.crt --token-file t",
+            ),
+            ("netem/run kill-half", "netem/run kill-half --store embedded --nodes 3"),
+        ] {
+            let told = parse(line).expect(line).again("kill-half", 3, 60);
+            assert!(told.starts_with(again), "{told}");
+            assert!(parse(&told).is_ok(), "{told}");
+        }
+        for line in
+            ["netem/run x --compose --store memory", "netem/run --ci --compose", "netem/run x --ca a.crt"]
+        {
+            assert!(parse(line).is_err(), "{line}");
         }
     }
 }

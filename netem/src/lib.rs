@@ -8,6 +8,7 @@
 pub mod arguments;
 pub mod checker;
 pub mod clock;
+pub mod compose;
 pub mod disk;
 pub mod faults;
 pub mod finals;

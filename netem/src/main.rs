@@ -1,18 +1,21 @@
 //! The program behind `netem/run`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anode_loadgen::Outcome;
 use anode_netem::arguments::Arguments;
+use anode_netem::compose;
 use anode_netem::profile::{NAMES, Profile};
-use anode_netem::suite;
-use anode_netem::world::leftovers;
+use anode_netem::suite::{self, Ended};
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+/// Exit code where a run is asked for that cannot be made.
+const UNUSABLE: u8 = 2;
 /// Exit code where the system does not permit what runs need.
 const NOT_PERMITTED: u8 = 3;
 
@@ -38,17 +41,26 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, is_interrupted.clone())?;
     }
-    if let Some(reason) = suite::refusal() {
+    if arguments.compose.is_some() {
+        if let Some(reason) = compose::refusal() {
+            eprintln!("netem/run --compose: {reason}");
+            return Ok(ExitCode::from(UNUSABLE));
+        }
+    } else if let Some(reason) = suite::refusal() {
         println!("skipped: {reason}");
         // A test that cannot be made here is no failure; a run that was asked for is.
         return Ok(if arguments.ci { ExitCode::SUCCESS } else { ExitCode::from(NOT_PERMITTED) });
     }
-    let cleaned = leftovers::clean();
+    let cleaned = suite::clean();
     if arguments.clean {
         println!("removed: {}", if cleaned.is_empty() { "nothing".to_owned() } else { cleaned.join(" ") });
         return Ok(ExitCode::SUCCESS);
     }
-    let binary = suite::binary(arguments.binary.as_ref())?;
+    // Containers have their program from their image.
+    let binary = match arguments.compose {
+        Some(_) => PathBuf::new(),
+        None => suite::binary(arguments.binary.as_ref())?,
+    };
     std::fs::create_dir_all(&arguments.out)?;
     if arguments.all {
         return Ok(code(suite::all(arguments, &binary, &is_interrupted)?));
@@ -60,9 +72,12 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     }
     let Some(name) = &arguments.profile else {
         eprint!("{}", Arguments::command().render_help());
-        return Ok(ExitCode::from(2));
+        return Ok(ExitCode::from(UNUSABLE));
     };
-    Ok(code(suite::one(name, arguments, &binary, &is_interrupted)?.is_good()))
+    match suite::one(name, arguments, &binary, &is_interrupted)? {
+        Ended::NothingLeft(_) => Ok(ExitCode::from(UNUSABLE)),
+        ended => Ok(code(ended.is_good())),
+    }
 }
 
 fn code(is_good: bool) -> ExitCode {

@@ -10,8 +10,10 @@ use std::time::Instant;
 use anode_loadgen::Outcome;
 
 use crate::arguments::Arguments;
+use crate::compose;
 use crate::profile::NAMES;
 use crate::run::{self, Spec, Summary};
+use crate::world::leftovers;
 
 /// The profiles that tests run, with the seconds of load of each.
 pub const CI: [(&str, u32); 5] =
@@ -26,6 +28,8 @@ pub enum Ended {
     Judged(Box<Summary>),
     /// The run cannot be made here.
     Skipped(String),
+    /// Containers can play nothing of the profile.
+    NothingLeft(String),
     /// The run could not be made, or was ended.
     Failed(String),
 }
@@ -35,7 +39,7 @@ impl Ended {
     pub fn is_good(&self) -> bool {
         match self {
             Ended::Judged(summary) => summary.is_kept(),
-            Ended::Skipped(_) => true,
+            Ended::Skipped(_) | Ended::NothingLeft(_) => true,
             Ended::Failed(_) => false,
         }
     }
@@ -53,6 +57,15 @@ pub fn one(
     if let Some(reason) = spec.reason_to_skip() {
         println!("{name}: skipped: {reason}");
         return Ok(Ended::Skipped(reason));
+    }
+    if let Some((_, mapping)) = spec.mapping() {
+        mapping.applied.iter().for_each(|what| println!("  applied: {what}"));
+        mapping.left_out.iter().for_each(|what| println!("  not applied: {what}"));
+        if mapping.is_empty() {
+            let reason = "containers can play nothing of this profile".to_owned();
+            println!("{name}: {reason}");
+            return Ok(Ended::NothingLeft(reason));
+        }
     }
     println!("  {}", spec.again());
     let begin = Instant::now();
@@ -105,7 +118,9 @@ pub fn table(ended: &[(String, Ended)]) -> String {
     for (name, ended) in ended {
         let row = match ended {
             Ended::Judged(summary) => summary.row(),
-            Ended::Skipped(reason) => other_row(name, &format!("skipped: {reason}")),
+            Ended::Skipped(reason) | Ended::NothingLeft(reason) => {
+                other_row(name, &format!("skipped: {reason}"))
+            }
             Ended::Failed(error) => other_row(name, &format!("FAILED: {error}")),
         };
         lines.push(format!("| {} |", row.join(" | ")));
@@ -120,6 +135,16 @@ fn other_row(name: &str, what: &str) -> Vec<String> {
         *last = what.to_owned();
     }
     row
+}
+
+/// Removes everything that runs have left behind whose program is gone, and returns the names of the runs.
+pub fn clean() -> Vec<String> {
+    let dead = leftovers::dead_runs();
+    for run in &dead {
+        compose::remove(run);
+        leftovers::remove(run);
+    }
+    dead
 }
 
 /// Returns the anode program beside this one, if none is given.

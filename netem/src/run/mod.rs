@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use anode_loadgen::Outcome;
 
 use crate::checker::{Checker, Report};
+use crate::compose::Services;
 use crate::load::recorder::Recorder;
 use crate::processor::CHECKER;
 use crate::testbed::Testbed;
@@ -50,14 +51,22 @@ fn drive_and_settle(
     recorder: Recorder,
     is_interrupted: &Arc<AtomicBool>,
 ) -> Outcome<(Vec<Broken>, summary::Measured)> {
-    let mut cluster = Cluster::new(spec)?;
-    println!("  {}", cluster.how());
-    let done = drive::drive(spec, &mut cluster, &recorder, is_interrupted)
-        .and_then(|driven| settle::settle(spec, &mut cluster, &recorder, is_interrupted, driven));
+    let (mut testbed, left_out): (Box<dyn Testbed>, Vec<String>) = match spec.mapping() {
+        None => (Box::new(Cluster::new(spec)?), Vec::new()),
+        Some((setup, mapping)) => {
+            let services = Services::up(setup, &mapping, spec.seconds as f64, is_interrupted)?;
+            (Box::new(services), mapping.left_out)
+        }
+    };
+    println!("  {}", testbed.how());
+    let done = drive::drive(spec, &mut *testbed, &recorder, is_interrupted)
+        .and_then(|driven| settle::settle(spec, &mut *testbed, &recorder, is_interrupted, driven));
     // The logs say why, also if the run failed.
-    cluster.keep_logs(&spec.out())?;
+    testbed.keep_logs(&spec.out())?;
     if is_interrupted.load(Relaxed) {
         return Err("interrupted".into());
     }
-    done
+    let (broken, mut measured) = done?;
+    measured.notes.extend(left_out.iter().map(|what| format!("not applied: {what}")));
+    Ok((broken, measured))
 }

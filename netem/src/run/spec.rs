@@ -6,6 +6,7 @@ use anode_loadgen::Outcome;
 
 use crate::arguments::Arguments;
 use crate::checker::Settings;
+use crate::compose::{Mapping, Setup};
 use crate::profile::fault::Kind;
 use crate::profile::{Fault, Profile};
 use crate::testbed::Script;
@@ -30,8 +31,10 @@ pub struct Spec {
     pub seconds: u64,
     /// What the command line says.
     pub arguments: Arguments,
-    /// The program of the nodes.
+    /// The program of the nodes, where these are no containers.
     pub binary: PathBuf,
+    /// The services that are the nodes, where these are containers.
+    pub compose: Option<Setup>,
 }
 
 impl Spec {
@@ -45,7 +48,11 @@ impl Spec {
             profile.equal_within_s *= CI_TIME_FACTOR;
             profile.ready_within_s *= CI_TIME_FACTOR;
         }
-        let nodes = arguments.nodes.map_or(profile.nodes, usize::from);
+        let compose = if arguments.compose.is_some() { Some(Setup::read(arguments)?) } else { None };
+        let nodes = match &compose {
+            Some(setup) => setup.nodes(),
+            None => arguments.nodes.map_or(profile.nodes, usize::from),
+        };
         if nodes < profile.nodes_min {
             return Err(
                 format!("--nodes: {nodes} is less than {}, which {name} needs", profile.nodes_min).into()
@@ -57,7 +64,7 @@ impl Spec {
             (None, false) => profile.seconds,
         };
         let name = name.to_owned();
-        Ok(Spec { name, profile, nodes, seconds, arguments: arguments.clone(), binary })
+        Ok(Spec { name, profile, nodes, seconds, arguments: arguments.clone(), binary, compose })
     }
 
     /// Returns what happens in the run.
@@ -65,9 +72,16 @@ impl Spec {
         Script::new(&self.profile, self.nodes, self.seconds as f64, self.arguments.seed)
     }
 
+    /// Returns what containers can play of the profile, if the nodes are containers.
+    pub fn mapping(&self) -> Option<(&Setup, Mapping)> {
+        let setup = self.compose.as_ref()?;
+        Some((setup, Mapping::new(&self.profile, &self.script(), self.nodes, &setup.abilities)))
+    }
+
     /// Says why the run cannot be made here, if it cannot.
     pub fn reason_to_skip(&self) -> Option<String> {
-        let needs_previous = self.profile.faults.iter().any(|fault| fault.kind == Kind::Upgrade);
+        let needs_previous =
+            self.compose.is_none() && self.profile.faults.iter().any(|fault| fault.kind == Kind::Upgrade);
         if needs_previous && self.arguments.previous.is_none() {
             return Some("no program of the previous release is given (--previous FILE)".to_owned());
         }
@@ -83,7 +97,8 @@ impl Spec {
     pub fn out(&self) -> PathBuf {
         let name =
             std::path::Path::new(&self.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.arguments.out.join(format!("{name}-{}", self.arguments.seed))
+        let place = if self.compose.is_some() { "compose-" } else { "" };
+        self.arguments.out.join(format!("{name}-{place}{}", self.arguments.seed))
     }
 
     /// Returns what the checker must know of the run.

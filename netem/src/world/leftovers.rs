@@ -10,7 +10,7 @@ use super::cgroup;
 use super::command::run;
 
 /// Begin of the names of all runs.
-const PREFIX: &str = "anetem-";
+pub const PREFIX: &str = "anetem-";
 /// How long killed processes may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,8 @@ impl RunDir {
     }
 }
 
-fn path_of(run: &str) -> PathBuf {
+/// Returns the path of the directory of a run.
+pub fn path_of(run: &str) -> PathBuf {
     std::env::temp_dir().join(run)
 }
 
@@ -45,8 +46,8 @@ pub fn exists(run: &str) -> bool {
     path_of(run).exists() || namespaces().iter().any(|name| name.starts_with(run))
 }
 
-/// Removes everything that runs have left behind whose program is gone, and returns their names.
-pub fn clean() -> Vec<String> {
+/// Returns the names of the runs of which something is there although their program is gone.
+pub fn dead_runs() -> Vec<String> {
     let mut runs: Vec<String> = namespaces().iter().filter_map(|name| run_of(name)).collect();
     let dirs = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     runs.extend(dirs.filter_map(|dir| run_of(dir.file_name().to_str()?)));
@@ -54,7 +55,6 @@ pub fn clean() -> Vec<String> {
     runs.sort();
     runs.dedup();
     runs.retain(|run| !is_alive(run));
-    runs.iter().for_each(|run| remove(run));
     runs
 }
 
