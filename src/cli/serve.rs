@@ -94,8 +94,12 @@ pub type SetLevel = Box<dyn Fn(LogLevel) + Send>;
 /// Starts the log. It is written to stderr, because stdout is for the line `ready …`. Returns a function that changes the
 /// level.
 pub fn start_log(config: &Config) -> SetLevel {
-    let log =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter(config.log_level));
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, such as to a file on a full disk, is lost. The attempt to report that on the same
+        // stderr would end the thread that logs.
+        .log_internal_errors(false)
+        .with_env_filter(filter(config.log_level));
     // An error means that a test has started a log before, which is then used.
     match config.log {
         LogFormat::Json => {

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::command::{Background, binary};
+use crate::harness::file_size::set_writable;
 use crate::harness::wait::{PATIENCE, eventually, pause, throughout};
 use crate::harness::{Deadline, Http, Node, NodeConfig, ports};
 
@@ -82,4 +83,34 @@ fn a_node_without_file_descriptors_says_so_once_a_minute() {
     });
     assert!((5.0..100.0).contains(&failures), "{failures}");
     assert_eq!(warnings().len(), 1);
+}
+
+/// A node whose log was a file on the disk that ran full lost the thread of its store, for good: a line that could not be
+/// written was reported on the same file, and the failure of that ended whichever thread had logged.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+    let log = dir.path().join("log");
+    let mut command = Command::new("sh");
+    let script = "trap '' XFSZ && exec \"$0\" \"$@\" 2>\"$LOG\"";
+    command.args(["-c", script]).arg(binary().get_program()).env("LOG", &log);
+    command.args(["serve", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--data-dir"]);
+    command.arg(dir.path().join("data"));
+    let mut process = Background::start(&mut command);
+    let ready = process.line(PATIENCE).unwrap_or_default();
+    let http = ready.split(' ').find_map(|word| word.strip_prefix("http=")).unwrap_or_default().to_owned();
+    let store = || Http::post(&http, "/v1/publish?ack=stored", "{\"source\":\"s\",\"data\":1}");
+    eventually("a record is stored", PATIENCE, || (store().status == 200).then_some(()));
+    set_writable(process.pid(), false);
+    store().assert_problem(503, "store_unavailable");
+    // Every attempt to write fails, and is a line of the log that cannot be written, either.
+    throughout("the store is tried again", Duration::from_secs(1), || {
+        let readiness = Http::get(&http, "/readyz");
+        let says = |words: &str| readiness.body.contains(words);
+        readiness.status == 503 && says("the store fails") && says("I/O error") && !says("died")
+    });
+    set_writable(process.pid(), true);
+    eventually("a record is stored again", PATIENCE, || (store().status == 200).then_some(()));
+    let told = std::fs::read_to_string(&log).unwrap_or_default();
+    assert_eq!(lines(&told, &["INFO", "the store commits again"]).len(), 1, "{told}");
 }
