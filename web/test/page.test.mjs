@@ -299,6 +299,21 @@ async function eachView(page, cluster, look) {
   }
 }
 
+/** Runs in the page: the entries of the menu of which a text is less than 4 pixels away from the badge beside it. */
+function touchingBadges() {
+  const boxesOf = (text) => {
+    const range = document.createRange();
+    range.selectNodeContents(text);
+    return [...range.getClientRects()];
+  };
+  const isTouching = (entry) => {
+    const badge = entry.querySelector("kbd").getBoundingClientRect();
+    const boxes = [...entry.querySelectorAll("span")].flatMap(boxesOf);
+    return boxes.some((box) => box.right > badge.left - 4 && box.bottom > badge.top && box.top < badge.bottom);
+  };
+  return [...document.querySelectorAll(".rail > a")].filter(isTouching).map((entry) => entry.textContent);
+}
+
 test("axe finds nothing in light and dark, and nothing is cut off on a phone", { timeout: 240_000 }, async () => {
   await withCluster(2, { zones: ["north", "south"] }, async (cluster) => {
     const machine = new Machine();
@@ -320,6 +335,7 @@ test("axe finds nothing in light and dark, and nothing is cut off on a phone", {
         assert.deepEqual(found, [], `${view} ${JSON.stringify(options)}`);
         const [width, shown] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
         assert.ok(width <= shown, `${view} is ${width} wide on a screen of ${shown}`);
+        assert.deepEqual(await page.evaluate(touchingBadges), [], `the menu at ${view}`);
       });
       check();
       await close();
