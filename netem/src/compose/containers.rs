@@ -48,7 +48,7 @@ enum Life {
     Down,
     /// It runs or will, and has not said its name. It was asked for last at this time.
     Starting { since: Instant, asked: Instant },
-    /// It serves.
+    /// The node in it answers, and has said its name.
     Serving,
 }
 
