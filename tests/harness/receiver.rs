@@ -158,6 +158,7 @@ fn serve(
 fn serve_over(mut stream: impl Read + Write, kept: &Mutex<Vec<Received>>, stop: &AtomicBool, react: &React) {
     let mut bytes = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut bytes, stop) {
+        let is_last = request.header("connection").is_some_and(|wish| wish.eq_ignore_ascii_case("close"));
         let reaction = react(&request);
         if let Ok(mut kept) = kept.lock() {
             kept.push(request);
@@ -167,8 +168,9 @@ fn serve_over(mut stream: impl Read + Write, kept: &Mutex<Vec<Received>>, stop: 
                 let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
                 headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
                 head.push_str("\r\n");
-                if stream.write_all(&[head.as_bytes(), &body].concat()).and_then(|()| stream.flush()).is_err()
-                {
+                let is_written =
+                    stream.write_all(&[head.as_bytes(), &body].concat()).and_then(|()| stream.flush());
+                if is_last || is_written.is_err() {
                     return;
                 }
             }
