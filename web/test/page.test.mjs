@@ -349,8 +349,14 @@ test("the switch of colours wins over the system, and is kept", limits, async ()
     const { page, close } = await open(chrome, cluster.url(0), { colorScheme: "light" });
     const paper = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     const light = await paper();
-    await page.getByRole("group", { name: "Colours" }).getByText("Dark").click();
+    const dark = page.getByRole("group", { name: "Colours" }).getByText("Dark");
+    await dark.click();
     assert.notEqual(await paper(), light);
+    // What was chosen stays readable while the mouse is still over it: it was written in the colour of what lies behind it.
+    const colours = () => dark.evaluate((button) => [getComputedStyle(button).color, getComputedStyle(button).backgroundColor]);
+    const beneath = await colours();
+    await page.mouse.move(0, 0);
+    assert.deepEqual(beneath, await colours());
     await page.reload();
     await connected(page);
     assert.notEqual(await paper(), light);
