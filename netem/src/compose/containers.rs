@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome;
@@ -67,6 +68,10 @@ pub struct Container {
     pub seat: usize,
     inside: Option<Inside>,
     published: Option<SocketAddr>,
+    /// A command of docker that has begun and that nobody has waited for so far.
+    job: Option<JoinHandle<Outcome<()>>>,
+    /// What commands have said that failed while nobody waited for them.
+    pub failures: Vec<String>,
 }
 
 /// A running container as seen from this machine.
@@ -91,6 +96,8 @@ impl Container {
             seat: usize::MAX,
             inside: None,
             published: None,
+            job: None,
+            failures: Vec::new(),
         };
         container.take(inspected);
         container
@@ -124,24 +131,78 @@ impl Container {
         }
     }
 
-    /// Kills its process without warning.
-    pub fn kill(&mut self, seats: &[Seat]) -> Outcome<()> {
-        self.leave(seats, Life::Down);
-        docker(&["kill", "--signal", "KILL", &self.id]).map(drop)
+    /// Begins work with the container, which may take as long as a second or more, while others are worked with.
+    fn work(&mut self, work: impl FnOnce(&str) -> Outcome<()> + Send + 'static) -> Outcome<()> {
+        if let Err(error) = self.finish() {
+            self.failures.push(error.to_string());
+        }
+        let id = self.id.clone();
+        let thread = std::thread::Builder::new().name(format!("docker-{}", self.label));
+        self.job = Some(thread.spawn(move || work(&id))?);
+        Ok(())
     }
 
-    /// Asks its process to end, and waits until it has. Fails if it does not end in good order.
+    /// Waits until the work with the container that was begun is done.
+    pub fn finish(&mut self) -> Outcome<()> {
+        match self.job.take() {
+            Some(job) => job.join().map_err(|_| "a command of docker panicked")?,
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to kill its process without warning.
+    pub fn kill(&mut self, seats: &[Seat]) -> Outcome<()> {
+        self.leave(seats, Life::Down);
+        self.work(|id| docker(&["kill", "--signal", "KILL", id]).map(drop))
+    }
+
+    /// Begins to ask its process to end. The work fails if it does not end in good order.
     pub fn stop(&mut self, seats: &[Seat]) -> Outcome<()> {
         self.leave(seats, Life::Down);
-        docker(&["stop", &self.id])?;
-        let code = project::inspect(&[&self.id])?.first().and_then(Inspected::exit_code);
-        match code {
-            Some(0) => Ok(()),
-            Some(code) => {
-                Err(format!("{} ended with exit code {code} when it was stopped", self.label).into())
-            }
-            None => Err(format!("{} runs although it was stopped", self.label).into()),
-        }
+        self.work(|id| {
+            docker(&["stop", id])?;
+            let inspected = project::inspect(&[id])?;
+            inspected.first().map_or(Err("it is gone".into()), Inspected::has_ended_well)
+        })
+    }
+
+    /// Begins to let all its processes stand still.
+    pub fn pause(&mut self) -> Outcome<()> {
+        self.work(|id| docker(&["pause", id]).map(drop))
+    }
+
+    /// Lets all its processes go on.
+    pub fn unpause(&self) -> Outcome<()> {
+        docker(&["unpause", &self.id]).map(drop)
+    }
+
+    /// Begins to bound its processor time as a fault says.
+    pub fn bound_cpu(&mut self, fault: &Fault, engine: &Engine) -> Outcome<()> {
+        let most = processors(Some(fault), self.bounds, engine);
+        self.work(move |id| docker(&["update", "--cpus", &most, id]).map(drop))
+    }
+
+    /// Sets the bound on processor time that it had before, or all of the machine.
+    pub fn unbound_cpu(&self, engine: &Engine) -> Outcome<()> {
+        docker(&["update", "--cpus", &processors(None, self.bounds, engine), &self.id]).map(drop)
+    }
+
+    /// Begins to bound its memory as a fault says.
+    pub fn bound_memory(&mut self, fault: &Fault, engine: &Engine) -> Outcome<()> {
+        let most = memory_bytes(Some(fault), self.bounds, engine).to_string();
+        self.work(move |id| docker(&["update", "--memory", &most, id]).map(drop))
+    }
+
+    /// Sets the bound on memory that it had before, or all of the machine.
+    pub fn unbound_memory(&self, engine: &Engine) -> Outcome<()> {
+        let most = memory_bytes(None, self.bounds, engine).to_string();
+        docker(&["update", "--memory", &most, &self.id]).map(drop)
+    }
+
+    /// Bounds the files that its first process may open, as a fault says; `None` removes the bound.
+    pub fn bound_files(&self, fault: Option<&Fault>) -> Outcome<()> {
+        let Some(inside) = self.inside else { return Ok(()) };
+        processor::bound_files(inside.pid, fault.map(|fault| fault.more_files))
     }
 
     /// Starts it again. It serves when it has said its name.
@@ -234,27 +295,13 @@ impl Container {
         let how = inspected.first().map_or("in an unknown way".to_owned(), Inspected::how_ended);
         Ok(Some(format!("{} ended by itself {how}", self.label)))
     }
+}
 
-    /// Lets all its processes stand still, or go on.
-    pub fn pause(&self, is_paused: bool) -> Outcome<()> {
-        docker(&[if is_paused { "pause" } else { "unpause" }, &self.id]).map(drop)
-    }
-
-    /// Bounds its processor time, as a fault says; `None` sets the bound that it had before, or all of the machine.
-    pub fn bound_cpu(&self, fault: Option<&Fault>, engine: &Engine) -> Outcome<()> {
-        docker(&["update", "--cpus", &processors(fault, self.bounds, engine), &self.id]).map(drop)
-    }
-
-    /// Bounds its memory, as a fault says; `None` sets the bound that it had before, or all of the machine.
-    pub fn bound_memory(&self, fault: Option<&Fault>, engine: &Engine) -> Outcome<()> {
-        let bytes = memory_bytes(fault, self.bounds, engine).to_string();
-        docker(&["update", "--memory", &bytes, &self.id]).map(drop)
-    }
-
-    /// Bounds the files that its first process may open, as a fault says.
-    pub fn bound_files(&self, fault: Option<&Fault>) -> Outcome<()> {
-        let Some(inside) = self.inside else { return Ok(()) };
-        processor::bound_files(inside.pid, fault.map(|fault| fault.more_files))
+impl Drop for Container {
+    /// Nothing is done to a container any more when its project is removed.
+    fn drop(&mut self) {
+        // The run is over, and its notes are written.
+        let _ = self.finish();
     }
 }
 

@@ -191,9 +191,13 @@ impl Inspected {
         Some(self.state.pid).filter(|pid| self.state.running && *pid > 0)
     }
 
-    /// Returns the code with which the container has ended, if it does not run.
-    pub fn exit_code(&self) -> Option<i64> {
-        (!self.state.running).then_some(self.state.exit_code)
+    /// Says why a container that was asked to end has not ended in good order, if so.
+    pub fn has_ended_well(&self) -> Outcome<()> {
+        match (self.state.running, self.state.exit_code) {
+            (false, 0) => Ok(()),
+            (false, code) => Err(format!("it ended with exit code {code} when it was stopped").into()),
+            (true, _) => Err("it runs although it was stopped".into()),
+        }
     }
 
     /// Says how the last process of the container ended.

@@ -238,10 +238,10 @@ impl Testbed for Services {
         let container = &mut self.containers[event.node];
         match fault.kind {
             Kind::Kill => container.kill(&self.seats),
-            Kind::Stop => container.pause(true),
+            Kind::Stop => container.pause(),
             Kind::Restart => container.stop(&self.seats),
-            Kind::Cpu => container.bound_cpu(Some(fault), engine),
-            Kind::Memory => container.bound_memory(Some(fault), engine),
+            Kind::Cpu => container.bound_cpu(fault, engine),
+            Kind::Memory => container.bound_memory(fault, engine),
             Kind::Files => container.bound_files(Some(fault)),
             Kind::Keys => Ok(()),
             other => Err(format!("containers do not have the fault {}", other.name()).into()),
@@ -253,18 +253,19 @@ impl Testbed for Services {
     }
 
     fn end(&mut self, event: &Event, _seed: u64) -> Outcome<Option<String>> {
+        let begun = self.containers[event.node].finish();
         let engine = &self.setup.engine;
         let container = &self.containers[event.node];
         match event.fault.kind {
             Kind::Kill | Kind::Restart => self.start_container(event.node)?,
-            Kind::Stop => container.pause(false)?,
-            Kind::Cpu => container.bound_cpu(None, engine)?,
-            Kind::Memory => container.bound_memory(None, engine)?,
+            Kind::Stop => container.unpause()?,
+            Kind::Cpu => container.unbound_cpu(engine)?,
+            Kind::Memory => container.unbound_memory(engine)?,
             Kind::Files => container.bound_files(None)?,
             Kind::Keys => self.write_keys(1.0)?,
             _ => {}
         }
-        Ok(None)
+        begun.map(|()| None)
     }
 
     fn starts(&self, _node: usize) -> u32 {
@@ -290,16 +291,17 @@ impl Testbed for Services {
             let name = self.name(node);
             recorder.see(Seen::NodeEnded { node: name.clone() });
             let place = if node % 2 == 0 { Place::OwnStore } else { Place::WholeStore };
-            let ended = match place {
-                Place::WholeStore => self.containers[node].stop(&self.seats),
-                _ => self.containers[node].kill(&self.seats),
-            };
-            if let Err(error) = ended {
-                alone.broken.push(("ends-in-order", error.to_string()));
+            match place {
+                Place::WholeStore => self.containers[node].stop(&self.seats)?,
+                _ => self.containers[node].kill(&self.seats)?,
             }
             places.insert(name, place);
         }
         for node in 0..self.containers.len() {
+            if let Err(error) = self.containers[node].finish() {
+                let detail = format!("{}: {error}", self.containers[node].label);
+                alone.broken.push(("ends-in-order", detail));
+            }
             self.isolate(node)?;
         }
         // Nobody is told of these starts, as nobody takes them for starts of the cluster.
@@ -333,10 +335,11 @@ impl Testbed for Services {
     fn notes(&self) -> Vec<String> {
         let has_rules = !self.script.rules.is_empty();
         let dropped = self.links.dropped().filter(|_| has_rules);
-        dropped
-            .map(|count| format!("the firewalls of the containers dropped {count} packets"))
-            .into_iter()
-            .collect()
+        let dropped = dropped.map(|count| format!("the firewalls of the containers dropped {count} packets"));
+        let failures = self.containers.iter().flat_map(|container| {
+            container.failures.iter().map(|failure| format!("{}: {failure}", container.label))
+        });
+        dropped.into_iter().chain(failures).collect()
     }
 }
 

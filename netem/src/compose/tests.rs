@@ -32,13 +32,15 @@ fn containers_are_read() {
     let all = inspected(INSPECTED).expect("two containers");
     let [running, ended] = &all[..] else { panic!("{all:?}") };
     assert_eq!((running.service(), running.number()), ("anode-embedded", 2));
-    assert_eq!((running.pid(), running.exit_code()), (Some(4711), None));
+    assert_eq!(running.pid(), Some(4711));
+    assert!(running.has_ended_well().is_err());
     assert_eq!(running.address(), Some(Ipv4Addr::new(172, 18, 0, 3)));
     assert_eq!(running.published(7070), Some(SocketAddr::from(([127, 0, 0, 1], 32769))));
     assert_eq!((running.published(7946), running.published(80)), (None, None));
     assert_eq!(running.bounds(), Bounds { nano_cpus: 0, memory_bytes: 2 << 30 });
     assert_eq!((ended.service(), ended.number()), ("", 0));
-    assert_eq!((ended.pid(), ended.exit_code()), (None, Some(137)));
+    assert_eq!(ended.pid(), None);
+    assert!(ended.has_ended_well().is_err_and(|error| error.to_string().contains("exit code 137")));
     assert_eq!(ended.how_ended(), "for lack of memory");
     assert_eq!(ended.networks(), [("anetem-0a1b_default".to_owned(), None)]);
 }
