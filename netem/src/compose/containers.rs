@@ -59,8 +59,6 @@ pub struct Container {
     pub id: String,
     /// Name of its service, and its number within it.
     pub label: String,
-    /// Name of its service.
-    pub service: String,
     port: u16,
     bounds: Bounds,
     life: Life,
@@ -89,7 +87,6 @@ impl Container {
         let mut container = Container {
             id: inspected.id.clone(),
             label: format!("{}-{}", inspected.service(), inspected.number()),
-            service: service.name.clone(),
             port: service.http_port(),
             bounds: inspected.bounds(),
             life: Life::Starting { since: now, asked: now },

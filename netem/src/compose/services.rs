@@ -177,7 +177,11 @@ impl Services {
         for (network, _) in networks.iter().flat_map(|inspected| inspected.networks()) {
             docker(&["network", "disconnect", "--force", &network, &container.id])?;
         }
-        docker(&["network", "connect", "--alias", &container.service, &alone, &container.id]).map(drop)
+        // The others are still found by their names, and it is always the container itself.
+        let mut connect = vec!["network", "connect"];
+        self.setup.service_names().for_each(|name| connect.extend(["--alias", name]));
+        connect.extend([alone.as_str(), &container.id]);
+        docker(&connect).map(drop)
     }
 
     fn name(&self, node: usize) -> Name {
@@ -281,7 +285,7 @@ impl Testbed for Services {
     }
 
     fn has_stores(&self) -> bool {
-        self.setup.has_stores()
+        self.setup.no_stores().is_none()
     }
 
     fn start_alone(&mut self, recorder: &Recorder, ready_within: Duration) -> Outcome<StoresAlone> {
@@ -339,7 +343,8 @@ impl Testbed for Services {
         let failures = self.containers.iter().flat_map(|container| {
             container.failures.iter().map(|failure| format!("{}: {failure}", container.label))
         });
-        dropped.into_iter().chain(failures).collect()
+        let unread = self.setup.no_stores().map(|why| format!("the stores were not read alone: {why}"));
+        dropped.into_iter().chain(unread).chain(failures).collect()
     }
 }
 

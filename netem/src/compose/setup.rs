@@ -20,6 +20,8 @@ use crate::target::Access;
 const OWN_PROFILE: &str = "embedded";
 /// Directory that stands for the secrets until they are made.
 const NO_SECRETS: &str = "/anode-netem-secrets";
+/// Number of the capability by which a process may change the limits of those of other users.
+const CAP_SYS_RESOURCE: u32 = 24;
 /// Ports of this machine at which containers are published, unless the environment says more: any that are free.
 const ANY_PORT: &str = "0";
 
@@ -56,7 +58,7 @@ impl Setup {
             token_file: arguments.token_file.clone(),
             abilities: Abilities {
                 links: link_tool(),
-                no_bounds: out_of_reach(),
+                no_bounds: no_bounds(),
                 no_keys: None,
                 is_sealed: false,
             },
@@ -110,11 +112,21 @@ impl Setup {
         self.services.iter().any(|service| service.setting(variable).is_some())
     }
 
-    /// Returns whether the nodes keep what they store in files of their own.
-    pub fn has_stores(&self) -> bool {
-        self.services
-            .iter()
-            .all(|service| service.setting("ANODE_STORE").is_none_or(|store| store == "embedded"))
+    /// Returns the names of the services of nodes.
+    pub fn service_names(&self) -> impl Iterator<Item = &str> {
+        self.services.iter().map(|service| service.name.as_str())
+    }
+
+    /// Says why no node can run alone with its store, if none can. Where it does, the names of all services are its own.
+    pub fn no_stores(&self) -> Option<String> {
+        let settings = |variable| self.services.iter().filter_map(move |service| service.setting(variable));
+        if let Some(store) = settings("ANODE_STORE").find(|store| *store != "embedded") {
+            return Some(format!("they are in the store {store}"));
+        }
+        let host = |target: &str| target.trim().rsplit_once(':').map_or(target, |(host, _)| host).to_owned();
+        let mut hosts = settings("ANODE_JOIN").flat_map(|targets| targets.split(',')).map(host);
+        let strange = hosts.find(|host| !self.service_names().any(|name| name == host.trim()));
+        strange.map(|host| format!("nodes join {host}, which is no service of nodes"))
     }
 
     /// Returns whether secrets must be made before the services are started.
@@ -185,6 +197,20 @@ fn out_of_reach() -> Option<String> {
     (!rustix::process::geteuid().is_root()).then(|| "it needs root".to_owned())
 }
 
+/// Says why this process may not bound what processes of other users do, if it may not.
+fn no_bounds() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let may = has_capability(&status, CAP_SYS_RESOURCE);
+    out_of_reach().or_else(|| (!may).then(|| "the kernel does not permit it: CAP_SYS_RESOURCE".to_owned()))
+}
+
+/// Returns whether a process has a capability, which has this number, from what `/proc` says of the process.
+fn has_capability(status: &str, number: u32) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> number & 1 == 1)
+}
+
 /// Finds out which program can play links, in a network namespace that is gone afterwards.
 fn link_tool() -> LinkTool {
     if let Some(why) = out_of_reach() {
@@ -249,7 +275,7 @@ mod tests {
     fn nodes_are_told_from_other_services() {
         let setup = of(None, CONFIG).expect("a setup");
         assert_eq!(setup.nodes(), 3);
-        assert!(setup.service("prometheus").is_none() && setup.has_stores() && setup.needs_secrets());
+        assert!(setup.service("prometheus").is_none() && setup.needs_secrets());
         assert!(setup.abilities.is_sealed);
         assert_eq!(setup.abilities.no_keys, None);
         assert_eq!(setup.service("anode-embedded").map(NodeService::http_port), Some(7070));
@@ -274,6 +300,29 @@ mod tests {
         assert!(none.to_string().contains("no service"), "{none}");
         let one = of(None, r#"{"services": {"a": {"environment": {"ANODE_HTTP": "0.0.0.0:80"}}}}"#);
         assert!(one.expect_err("one node").to_string().contains("a run needs two"));
+    }
+
+    #[test]
+    fn stores_that_cannot_be_read_alone_are_told() {
+        let no_stores =
+            |from: &str, to: &str| of(None, &CONFIG.replace(from, to)).expect("a setup").no_stores();
+        let own = r#""ANODE_STORE": "embedded""#;
+        assert_eq!(no_stores(own, own), None);
+        assert_eq!(no_stores(own, r#""ANODE_JOIN": "anode-embedded:7946, anode-embedded:7947""#), None);
+        let elsewhere = no_stores(own, r#""ANODE_STORE": "cassandra""#).expect("a reason");
+        assert!(elsewhere.contains("cassandra"), "{elsewhere}");
+        let strange =
+            no_stores(own, r#""ANODE_JOIN": "anode-embedded:7946,10.0.0.7:7946""#).expect("a reason");
+        assert!(strange.contains("10.0.0.7"), "{strange}");
+    }
+
+    #[test]
+    fn a_capability_is_a_bit_of_what_the_kernel_tells() {
+        let status = |bits: &str| format!("CapPrm:\t000001ffffffffff\nCapEff:\t{bits}\nSeccomp:\t0\n");
+        assert!(has_capability(&status("000001ffffffffff"), CAP_SYS_RESOURCE));
+        assert!(has_capability(&status("0000000001000000"), CAP_SYS_RESOURCE));
+        assert!(!has_capability(&status("000001fffeffffff"), CAP_SYS_RESOURCE));
+        assert!(!has_capability("", CAP_SYS_RESOURCE));
     }
 
     #[test]
