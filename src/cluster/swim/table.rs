@@ -8,7 +8,7 @@
 //!
 //! This node itself is a member too, in slot [`ME`].
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -409,9 +409,8 @@ impl MemberTable {
     pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
         loop {
             if self.next >= self.order.len() {
-                self.trim_order();
+                self.renew_order();
                 random.shuffle(&mut self.order);
-                self.next = 0;
                 if self.order.is_empty() {
                     return None;
                 }
@@ -424,52 +423,36 @@ impl MemberTable {
         }
     }
 
-    /// Returns up to `count` different random live members, but neither this node nor `but`. They are members that are
-    /// not suspected, unless none of these was found.
+    /// Returns up to `count` different random live members, but neither this node nor `but`.
     pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
         let live_others = self.ring.len().saturating_sub(1);
         if self.order.len() > 2 * live_others {
-            self.trim_order();
+            self.renew_order();
         }
-        let (mut chosen, mut suspects) = (Vec::with_capacity(count), Vec::new());
+        let mut chosen = Vec::with_capacity(count);
         for _ in 0..8 * count {
             if chosen.len() == count {
                 break;
             }
             let Some(&slot) = self.order.get(random.index(self.order.len())) else { break };
-            let found = if self.is_suspect(slot) { &mut suspects } else { &mut chosen };
-            if slot != but && self.is_live_other(slot) && found.len() < count && !found.contains(&slot) {
-                found.push(slot);
+            if slot != but && self.is_live_other(slot) && !chosen.contains(&slot) {
+                chosen.push(slot);
             }
         }
-        if chosen.is_empty() { suspects } else { chosen }
-    }
-
-    /// Returns whether this member is suspected.
-    pub fn is_suspect(&self, slot: Slot) -> bool {
-        self.get(slot).is_some_and(|member| member.state == State::Suspect)
+        chosen
     }
 
     fn is_live_other(&self, slot: Slot) -> bool {
         slot != ME && self.get(slot).is_some_and(|member| member.state.is_live())
     }
 
-    /// Removes those that have gone from the order in which members are probed. The round goes on where it is.
-    fn trim_order(&mut self) {
-        let order = std::mem::take(&mut self.order);
-        let (mut kept, mut seen) = (Vec::with_capacity(order.len()), BTreeSet::new());
-        let mut next = None;
-        for (at, slot) in order.into_iter().enumerate() {
-            if at == self.next {
-                next = Some(kept.len());
-            }
-            // A member that was gone and came back is in the order twice.
-            if self.is_live_other(slot) && seen.insert(slot) {
-                kept.push(slot);
-            }
-        }
-        self.next = next.unwrap_or(kept.len());
-        self.order = kept;
+    fn renew_order(&mut self) {
+        let mut order = std::mem::take(&mut self.order);
+        order.retain(|&slot| self.is_live_other(slot));
+        order.sort_unstable();
+        order.dedup();
+        self.order = order;
+        self.next = 0;
     }
 }
 

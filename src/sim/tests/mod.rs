@@ -10,7 +10,6 @@ mod records;
 mod replicated;
 mod scale;
 mod sealed;
-mod sides;
 mod world;
 
 use bytes::Bytes;
