@@ -139,11 +139,17 @@ export function browser() {
   return chromium.launch({ executablePath, args });
 }
 
-/** Opens the page. Errors of its code, and what its policy forbids, fail the test at `check`. */
-export async function open(chrome, url, options = {}) {
+/**
+ * Opens the page. Errors of its code, and what its policy forbids, fail the test at `check`. The browser runs `first`
+ * before the code of the page.
+ */
+export async function open(chrome, url, options = {}, first = undefined) {
   const context = await chrome.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
+  if (first !== undefined) {
+    await page.addInitScript(first);
+  }
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {

@@ -249,6 +249,22 @@ test("a node that wants a token is signed in to", limits, async () => {
   });
 });
 
+// A page that had little of the processor was greeted by the node before its header watched the connection, and the
+// header said "connecting" for ever.
+test("a node that greets before the page watches is shown as connected", limits, async () => {
+  await withCluster(1, {}, async (cluster) => {
+    const slow = () => {
+      const later = window.setTimeout;
+      window.setTimeout = (run, ms = 0, ...rest) => later(run, ms < 200 ? 1_500 : ms, ...rest);
+      window.requestAnimationFrame = (run) => later(() => run(performance.now()), 1_500);
+    };
+    const { page, check, close } = await open(chrome, cluster.url(0), {}, slow);
+    await connected(page, "node-1");
+    check();
+    await close();
+  });
+});
+
 test("everything is reached by the keyboard", limits, async () => {
   await withCluster(1, {}, async (cluster) => {
     await cluster.publish(0, [{ source: "a/b/c", data: 1 }, { source: "a/b/d", data: 2 }, { source: "e", data: 3 }]);

@@ -34,9 +34,19 @@ export class Store<T> {
   }
 }
 
-/** The value of a store, in a component that is drawn again when it changes. */
+/**
+ * The value of a store, in a component that is drawn again when it changes. The component begins to watch only after
+ * it was drawn, so a change in between is looked for as well.
+ */
 export function useStore<T>(store: Store<T>): T {
   const [, redraw] = useState(0);
-  useEffect(() => store.watch(() => redraw((count) => count + 1)), [store]);
+  const drawn = store.value;
+  useEffect(() => {
+    const watcher = (): void => redraw((count) => count + 1);
+    if (store.value !== drawn) {
+      watcher();
+    }
+    return store.watch(watcher);
+  }, [store]);
   return store.value;
 }
