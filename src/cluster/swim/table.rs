@@ -8,7 +8,7 @@
 //!
 //! This node itself is a member too, in slot [`ME`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -409,8 +409,9 @@ impl MemberTable {
     pub fn next_probe(&mut self, random: &mut Random) -> Option<Slot> {
         loop {
             if self.next >= self.order.len() {
-                self.renew_order();
+                self.trim_order();
                 random.shuffle(&mut self.order);
+                self.next = 0;
                 if self.order.is_empty() {
                     return None;
                 }
@@ -427,7 +428,7 @@ impl MemberTable {
     pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
         let live_others = self.ring.len().saturating_sub(1);
         if self.order.len() > 2 * live_others {
-            self.renew_order();
+            self.trim_order();
         }
         let mut chosen = Vec::with_capacity(count);
         for _ in 0..8 * count {
@@ -446,13 +447,22 @@ impl MemberTable {
         slot != ME && self.get(slot).is_some_and(|member| member.state.is_live())
     }
 
-    fn renew_order(&mut self) {
-        let mut order = std::mem::take(&mut self.order);
-        order.retain(|&slot| self.is_live_other(slot));
-        order.sort_unstable();
-        order.dedup();
-        self.order = order;
-        self.next = 0;
+    /// Removes those that have gone from the order in which members are probed. The round goes on where it is.
+    fn trim_order(&mut self) {
+        let order = std::mem::take(&mut self.order);
+        let (mut kept, mut seen) = (Vec::with_capacity(order.len()), BTreeSet::new());
+        let mut next = None;
+        for (at, slot) in order.into_iter().enumerate() {
+            if at == self.next {
+                next = Some(kept.len());
+            }
+            // A member that was gone and came back is in the order twice.
+            if self.is_live_other(slot) && seen.insert(slot) {
+                kept.push(slot);
+            }
+        }
+        self.next = next.unwrap_or(kept.len());
+        self.order = kept;
     }
 }
 

@@ -133,6 +133,26 @@ fn every_round_probes_everyone_once() {
     }
 }
 
+/// When many members had gone, the order of probing was made anew: the round began from its beginning, at every node with the
+/// same members, and those that had not been probed yet waited once more.
+#[test]
+fn a_round_of_probes_goes_on_while_many_members_go() {
+    let (mut table, mut random) = table(100);
+    (0..100).for_each(|_| _ = table.next_probe(&mut random));
+    let probed: Vec<Slot> = (0..20).filter_map(|_| table.next_probe(&mut random)).collect();
+    let planned: Vec<Slot> = table.order[table.next..].to_vec();
+    (1..=60).for_each(|slot| kill(&mut table, slot, &mut random));
+    assert_eq!(table.random_live(3, ME, &mut random).len(), 3);
+    let left: Vec<Slot> = planned.into_iter().filter(|slot| *slot > 60).collect();
+    let next: Vec<Slot> = (0..left.len()).filter_map(|_| table.next_probe(&mut random)).collect();
+    assert_eq!(next, left, "those that are left, in the order that they had");
+    assert!(probed.iter().all(|slot| !next.contains(slot)), "none of them was probed before in this round");
+    let mut again: Vec<Slot> = (0..40).filter_map(|_| table.next_probe(&mut random)).collect();
+    assert_ne!(again, (61..=100).collect::<Vec<_>>(), "the next round has another order");
+    again.sort_unstable();
+    assert_eq!(again, (61..=100).collect::<Vec<_>>(), "and each member once");
+}
+
 #[test]
 fn view_ring_and_gone_follow_states() {
     let (mut table, mut random) = table(20);
