@@ -24,6 +24,9 @@
 //!   probed by another within a second, while chance alone would let one in a hundred wait for longer.
 //! - **Witnesses.** The four followers of a suspect on the ring probe it at once, so that the
 //!   confirmations which shorten a suspicion do not wait for chance.
+//! - **Suspects** may be gone. They are told what they are accused of, and pinged; but others are chosen to be told
+//!   news and to be asked for probes, and news that a suspect was sent does not count as told. So a side of a
+//!   partition does not spend the news of its deaths on the members that are cut off.
 //! - **News about the dead in lists** is not believed but passed to the member concerned, which refutes
 //!   it if it is alive: so a healed partition does not declare live members dead.
 //! - **Ghosts** die out: news about dead and left members never adds a member, and only
@@ -430,7 +433,9 @@ impl Swim {
         }
         let size_log = (self.table.ring().len() as f64 + 1.0).log10().ceil() as u32;
         let times_max = RETRANSMIT_FACTOR * size_log.max(RETRANSMIT_LOG_MIN);
-        for slot in told {
+        // What is told to a suspect may reach nobody.
+        let may_be_lost = receiver.is_some_and(|slot| self.table.is_suspect(slot));
+        for slot in told.into_iter().filter(|_| !may_be_lost) {
             self.news.told(slot, times_max);
         }
         self.outputs.push_back(SwimOutput::Datagram { to, message, updates });

@@ -424,23 +424,30 @@ impl MemberTable {
         }
     }
 
-    /// Returns up to `count` different random live members, but neither this node nor `but`.
+    /// Returns up to `count` different random live members, but neither this node nor `but`. They are members that are
+    /// not suspected, unless none of these was found.
     pub fn random_live(&mut self, count: usize, but: Slot, random: &mut Random) -> Vec<Slot> {
         let live_others = self.ring.len().saturating_sub(1);
         if self.order.len() > 2 * live_others {
             self.trim_order();
         }
-        let mut chosen = Vec::with_capacity(count);
+        let (mut chosen, mut suspects) = (Vec::with_capacity(count), Vec::new());
         for _ in 0..8 * count {
             if chosen.len() == count {
                 break;
             }
             let Some(&slot) = self.order.get(random.index(self.order.len())) else { break };
-            if slot != but && self.is_live_other(slot) && !chosen.contains(&slot) {
-                chosen.push(slot);
+            let found = if self.is_suspect(slot) { &mut suspects } else { &mut chosen };
+            if slot != but && self.is_live_other(slot) && found.len() < count && !found.contains(&slot) {
+                found.push(slot);
             }
         }
-        chosen
+        if chosen.is_empty() { suspects } else { chosen }
+    }
+
+    /// Returns whether this member is suspected.
+    pub fn is_suspect(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|member| member.state == State::Suspect)
     }
 
     fn is_live_other(&self, slot: Slot) -> bool {

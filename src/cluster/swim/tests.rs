@@ -7,8 +7,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
-use super::{Known, wire};
-use crate::cluster::members::Identity;
+use super::timing::{RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN};
+use super::{Known, Swim, SwimOutput, wire};
+use crate::cluster::members::{Identity, State};
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Riders, Said, Wire};
 use crate::cluster::{Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId};
@@ -34,8 +35,8 @@ fn introduction_at(member: &str, boot: u64, incarnation: u32, gossip: SocketAddr
     Introduction { identity: Arc::new(identity), incarnation }
 }
 
-fn machine(seed: u64) -> Machine {
-    let config = MachineConfig {
+fn config(seed: u64) -> MachineConfig {
+    MachineConfig {
         name: name("me"),
         boot: 5,
         cluster_name: "c".into(),
@@ -49,8 +50,11 @@ fn machine(seed: u64) -> Machine {
         has_seeds: false,
         seed,
         keys: None,
-    };
-    Machine::new(config, Now::default())
+    }
+}
+
+fn machine(seed: u64) -> Machine {
+    Machine::new(config(seed), Now::default())
 }
 
 /// Takes all effects, and looks at the datagrams among them.
@@ -197,6 +201,36 @@ fn who_tells_an_old_suspicion_is_told_the_refutation() {
     }
     machine.handle_datagram(now, address(3), &doubted(&mut wire, 1), &mut replica);
     assert_eq!(machine.member("me").map(|me| me.incarnation), Some(2));
+}
+
+/// A side of a partition sends many last pings to members that are cut off. These once used up the news of their deaths, so that
+/// some of those that were left were never told.
+#[test]
+fn what_is_told_to_suspects_does_not_count_as_told() {
+    let now = Now { mono_us: 1, wall_us: 1 };
+    let mut swim = Swim::new(&config(1), now, BODY_BYTES_MIN, 0);
+    let known = [("a", 2), ("b", 3), ("c", 4)];
+    let known = known.map(|(member, last)| introduction_at(member, 2, 0, address(last)).identity);
+    swim.handle_known(now, &Known::new([swim.identity().clone()].into_iter().chain(known)));
+    let slot = |swim: &Swim, name| swim.table.find(name).expect("a member");
+    let (a, b, c) = (slot(&swim, "a"), slot(&swim, "b"), slot(&swim, "c"));
+    swim.set_state(now, a, 0, State::Suspect);
+    swim.set_state(now, c, 0, State::Dead);
+    let is_told = |swim: &mut Swim| {
+        let last = std::iter::from_fn(|| swim.poll_output()).last();
+        let Some(SwimOutput::Datagram { updates, .. }) = last else { panic!("{last:?}") };
+        updates.iter().any(|update| update.name.as_str() == "c" && update.claim == Claim::Dead)
+    };
+    for _ in 0..100 {
+        swim.send(address(2), Some(a), SwimMessage::Gossip);
+        assert!(is_told(&mut swim), "a suspect is told, too");
+    }
+    for _ in 0..RETRANSMIT_FACTOR * RETRANSMIT_LOG_MIN {
+        swim.send(address(3), Some(b), SwimMessage::Gossip);
+        assert!(is_told(&mut swim));
+    }
+    swim.send(address(3), Some(b), SwimMessage::Gossip);
+    assert!(!is_told(&mut swim) && swim.news.is_empty(), "the others were told often enough");
 }
 
 /// Any update that a peer may send, true or not.

@@ -10,6 +10,7 @@ mod records;
 mod replicated;
 mod scale;
 mod sealed;
+mod sides;
 mod world;
 
 use bytes::Bytes;

@@ -154,6 +154,24 @@ fn a_round_of_probes_goes_on_while_many_members_go() {
 }
 
 #[test]
+fn suspects_are_chosen_only_where_there_is_nobody_else() {
+    let (mut table, mut random) = table(10);
+    let suspect = |table: &mut MemberTable, random: &mut Random, slot: Slot| {
+        let member = table.get(slot).expect("there").clone();
+        let said = Introduction { identity: member.identity, incarnation: member.incarnation };
+        table.set(slot, said, State::Suspect, 9, random);
+    };
+    (1..=9).for_each(|slot| suspect(&mut table, &mut random, slot));
+    for _ in 0..20 {
+        assert_eq!(table.random_live(30, ME, &mut random), [10]);
+        assert!(table.random_live(3, 10, &mut random).len() <= 3);
+    }
+    suspect(&mut table, &mut random, 10);
+    assert!(table.is_suspect(10) && !table.is_suspect(ME));
+    assert_eq!(table.random_live(3, ME, &mut random).len(), 3);
+}
+
+#[test]
 fn view_ring_and_gone_follow_states() {
     let (mut table, mut random) = table(20);
     assert!(table.neighbour().is_some_and(|slot| slot != ME));
