@@ -82,6 +82,11 @@ impl OriginLine {
         self.birth.as_ref()
     }
 
+    /// Returns whether this is the line of the life with this boot number, of all lives that have the hash of the line.
+    pub fn is_of(&self, boot: u64) -> bool {
+        self.birth.as_ref().is_some_and(|birth| birth.1 == boot)
+    }
+
     /// Sets name and boot number of the origin, if they are not known.
     pub fn set_birth(&mut self, origin: &NodeName, boot: u64) {
         if self.birth.is_none() {

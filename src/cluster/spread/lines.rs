@@ -5,6 +5,11 @@
 //! its head: the number up to which nothing is missing. Recent batches are kept for two reasons: to fill
 //! gaps of others, and to know, when a batch comes again, what of its range is served already (custody).
 //! Both end when newer batches push the batch out.
+//!
+//! Two lives may have the same hash: names of three bytes that differ in the last one, with boot numbers that differ
+//! by one, often do. Then the life with the greater boot number has the line, at its own node this node's own one. Of
+//! the other life nothing is known here: its batches are merged and passed on whenever they come, and its gaps are left
+//! to reconciliation.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -130,12 +135,13 @@ impl Lines {
 
     /// Returns whether all records that the batch covers are held.
     pub fn has(&self, batch: &Batch) -> bool {
-        self.get(batch.id.line).is_some_and(|line| line.covers(batch.id.first_seq, batch.last_seq))
+        let line = self.get(batch.id.line).filter(|line| line.is_of(batch.boot));
+        line.is_some_and(|line| line.covers(batch.id.first_seq, batch.last_seq))
     }
 
     /// Keeps a batch, and counts the records that it covers as held.
     pub fn hold(&mut self, now_us: u64, batch: &Arc<Batch>) {
-        let at = self.name(now_us, batch.id.line, &batch.origin, batch.boot);
+        let Some(at) = self.name(now_us, batch.id.line, &batch.origin, batch.boot) else { return };
         let Some(line) = self.lines.at_mut(at) else { return };
         if line.hold(now_us, batch) {
             let bytes = batch.cost_bytes();
@@ -170,9 +176,9 @@ impl Lines {
 
     /// Takes custody of a span for a batch, as asked for after `hops` hand-overs. Returns the parts of the
     /// span that were not in custody.
-    pub fn take_custody(&mut self, id: BatchId, span: Span, hops: u32) -> Rest {
-        let line = self.get_mut(id.line);
-        let rest = line.and_then(|line| line.take_custody(id.first_seq, span, hops));
+    pub fn take_custody(&mut self, batch: &Batch, span: Span, hops: u32) -> Rest {
+        let line = self.get_mut(batch.id.line).filter(|line| line.is_of(batch.boot));
+        let rest = line.and_then(|line| line.take_custody(batch.id.first_seq, span, hops));
         rest.unwrap_or_else(|| Rest::whole(span))
     }
 
@@ -184,7 +190,7 @@ impl Lines {
             if line == self.own || is_full {
                 continue;
             }
-            let at = self.name(now_us, line, origin, *boot);
+            let Some(at) = self.name(now_us, line, origin, *boot) else { continue };
             if let Some(known) = self.lines.at_mut(at) {
                 known.raise(*head);
             }
@@ -256,17 +262,25 @@ impl Lines {
         digest
     }
 
-    /// Sets the origin of a line, which is added if it is new. Returns the place of the line.
-    fn name(&mut self, now_us: u64, line: u64, origin: &NodeName, boot: u64) -> usize {
-        let at = self.place(line).unwrap_or_else(|| {
+    /// Sets the origin of a line, which is added if it is new. Returns the place of the line. `None`: the line is that of
+    /// another life with the same hash, which keeps it.
+    fn name(&mut self, now_us: u64, hash: u64, origin: &NodeName, boot: u64) -> Option<usize> {
+        let at = self.place(hash).unwrap_or_else(|| {
             self.make_room();
-            self.lines.insert(line, OriginLine::new(now_us))
+            self.lines.insert(hash, OriginLine::new(now_us))
         });
         self.latest = at;
-        if let Some(line) = self.lines.at_mut(at) {
-            line.set_birth(origin, boot);
+        let line = self.lines.at_mut(at)?;
+        if let Some(&(_, known)) = line.birth().filter(|(_, known)| *known != boot) {
+            if known > boot || hash == self.own {
+                return None;
+            }
+            *line = OriginLine::new(now_us);
+            self.changed.retain(|changed| *changed != hash);
+            self.version += 1;
         }
-        at
+        line.set_birth(origin, boot);
+        Some(at)
     }
 
     /// Forgets a line, if there are too many for one more.
@@ -294,4 +308,64 @@ impl Lines {
 /// Number of bytes that protobuf takes for a number.
 fn varint_bytes(number: u64) -> usize {
     (64 - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::spread::codec::pack;
+    use crate::cluster::spread::harness::record;
+
+    fn name(text: &str) -> NodeName {
+        NodeName::parse(text).expect("a name")
+    }
+
+    /// Two nodes of which the second life of the one has the hash of the first life of the other.
+    fn twins() -> (NodeName, NodeName) {
+        let names: Vec<NodeName> = (10..100).map(|index| name(&format!("n{index}"))).collect();
+        let pairs = names.iter().flat_map(|one| names.iter().map(move |other| (one, other)));
+        let mut twins = pairs.filter(|(one, other)| line_hash(one, 1) == line_hash(other, 2));
+        twins.next().map(|(one, other)| (one.clone(), other.clone())).expect("two lives with one hash")
+    }
+
+    /// A batch that covers the records 1 to `last` of a life.
+    fn batch(origin: &NodeName, boot: u64, last: u64) -> Arc<Batch> {
+        Arc::new(pack(origin, boot, 0, 0, &[record(origin, boot, last, 10)]).remove(0))
+    }
+
+    // In a simulated cluster of a hundred nodes, what some nodes published just after they had come back reached the others
+    // after ten seconds only: the others took it for records that they held already, of another node with the same hash.
+    #[test]
+    fn of_two_lives_with_one_hash_the_later_has_the_line() {
+        let (one, other) = twins();
+        let mut lines = Lines::new(&name("me"), 1);
+        let (earlier, later) = (batch(&one, 1, 5), batch(&other, 2, 1));
+        assert_eq!(earlier.id, later.id);
+        lines.hold(1, &earlier);
+        assert!(lines.has(&earlier) && !lines.has(&later), "another life's records are not held");
+        let span = Span::whole_after(0);
+        let parts = |lines: &mut Lines, batch: &Batch| lines.take_custody(batch, span, 1).count();
+        assert_eq!((parts(&mut lines, &earlier), parts(&mut lines, &earlier)), (1, 0));
+        assert_eq!(
+            (parts(&mut lines, &later), parts(&mut lines, &later)),
+            (1, 1),
+            "nothing is remembered of it"
+        );
+        lines.hold(2, &later);
+        lines.hold(3, &earlier);
+        lines.merge_heads(4, &[((one.clone(), 1), 9)].into_iter().collect());
+        assert!(lines.has(&later) && !lines.has(&earlier));
+        assert_eq!(lines.heads(), [((other, 2), 1)].into_iter().collect());
+        assert_eq!((parts(&mut lines, &later), parts(&mut lines, &later)), (1, 0));
+    }
+
+    #[test]
+    fn a_node_keeps_its_own_line_from_a_later_life_with_its_hash() {
+        let (one, other) = twins();
+        let mut lines = Lines::new(&one, 1);
+        lines.raise_own(1, 3);
+        let later = batch(&other, 2, 5);
+        lines.hold(2, &later);
+        assert_eq!((lines.own_head(), lines.has(&later)), (3, false));
+    }
 }

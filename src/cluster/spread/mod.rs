@@ -243,7 +243,7 @@ impl Spread {
         let env = &mut Env { base: &mut self.base, ring };
         let span = Span::whole_after(env.base.me.place);
         env.base.lines.hold(env.base.now_us, batch);
-        env.base.lines.take_custody(batch.id, span, 0);
+        env.base.lines.take_custody(batch, span, 0);
         self.replication.count_own(env.base, batch, awaited, self.gaps.delay_us());
         let zone = env.base.me.zone.clone();
         let others: Vec<Arc<str>> = env.base.zones.names().filter(|other| **other != zone).cloned().collect();

@@ -295,7 +295,7 @@ impl Intake<'_> {
         }
         for task in parts.iter().filter_map(|part| part.request.as_ref()).map(|request| &request.task) {
             if task.zone == self.env.base.me.zone {
-                self.env.base.lines.take_custody(batch.id, task.span, task.hops);
+                self.env.base.lines.take_custody(&batch, task.span, task.hops);
             }
         }
         for PendingPart { from, number, fragments, request, is_relay } in parts {
@@ -345,13 +345,12 @@ impl Intake<'_> {
     /// custody.
     fn take_custody(&mut self, id: PartId, batch: &Arc<Batch>, request: &CustodyRequest) -> Taken {
         let task = &request.task;
-        debug_assert!(self.env.base.lines.batch(batch.id).is_some(), "custody of a batch that is not kept");
         if self.must_refuse(task) {
             return Taken::No;
         }
         // Custody is only remembered for this node's zone: only a peer whose view is old asks for another.
         let rest = match task.zone == self.env.base.me.zone {
-            true => self.env.base.lines.take_custody(batch.id, task.span, task.hops),
+            true => self.env.base.lines.take_custody(batch, task.span, task.hops),
             false => Rest::whole(task.span),
         };
         let is_relay = self.serve(batch, task, rest, request.counted.is_some());

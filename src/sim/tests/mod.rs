@@ -7,6 +7,7 @@ mod network;
 mod paths;
 mod reach;
 mod records;
+mod rejoins;
 mod replicated;
 mod scale;
 mod sealed;
