@@ -40,9 +40,9 @@ impl Watch {
             let name = format!("watch-{node}");
             watch.threads.push(std::thread::Builder::new().name(name).spawn(move || {
                 while !is_over.load(Relaxed) {
-                    let begin = Instant::now();
+                    let (begin, begun_us) = (Instant::now(), recorder.now_us());
                     if let Ok(members) = members(&target) {
-                        recorder.see(Seen::Members { seen_by: node.clone(), members });
+                        recorder.see(Seen::Members { seen_by: node.clone(), begun_us, members });
                     }
                     while begin.elapsed() < BETWEEN && !is_over.load(Relaxed) {
                         std::thread::sleep(LOOK);

@@ -139,10 +139,10 @@ impl Checker {
             Seen::Disconnected { subscriber } => self.with(subscriber, |who| who.disconnect(at_us)),
             Seen::Delivered { subscriber, delivery } => self.delivered(at_us, subscriber, &delivery),
             Seen::Read { node, source, begun_us, found } => self.read(at_us, &node, &source, begun_us, found),
-            Seen::Members { seen_by, members } => {
+            Seen::Members { seen_by, begun_us, members } => {
                 let nodes = &mut self.evidence.nodes;
                 let list = members.into_iter().map(|member| (nodes.id(&member.node), member)).collect();
-                self.evidence.views.handle_list(at_us, nodes.id(&seen_by), list);
+                self.evidence.views.handle_list((begun_us, at_us), nodes.id(&seen_by), list);
             }
             Seen::Wire { bytes } => self.evidence.costs.handle_wire(bytes),
             Seen::Waited { us } => self.evidence.waits.handle_waited(at_us, us),

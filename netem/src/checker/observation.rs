@@ -103,6 +103,8 @@ pub enum Seen {
     Members {
         /// Name of the node that was asked.
         seen_by: Name,
+        /// Time at which it was asked, in microseconds since the begin of the run.
+        begun_us: u64,
         /// The members it named.
         members: Vec<MemberSeen>,
     },

@@ -44,8 +44,13 @@ impl Story {
         self.at_us += us;
     }
 
-    /// Every node says that the others are alive, and c has this state.
+    /// Every node is asked now and says that the others are alive, and c has this state.
     fn members(&mut self, state_of_c: &str) {
+        self.members_asked_at(self.at_us, state_of_c);
+    }
+
+    /// Every node was asked at this time and says that the others are alive, and c has this state.
+    fn members_asked_at(&mut self, begun_us: u64, state_of_c: &str) {
         let state = match state_of_c {
             "alive" => MemberState::Alive,
             "suspect" => MemberState::Suspect,
@@ -58,7 +63,7 @@ impl Story {
                 incarnation: 0,
                 boot: 1,
             });
-            self.see(Seen::Members { seen_by: seen_by.into(), members: members.into() });
+            self.see(Seen::Members { seen_by: seen_by.into(), begun_us, members: members.into() });
         }
     }
 

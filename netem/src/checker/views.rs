@@ -10,13 +10,21 @@ use super::promise::{Ledger, Promise, Witness};
 /// Time after a deadly fault or a start for which members may still be taken for dead, in microseconds.
 const GRACE_US: u64 = 20_000_000;
 
-/// The list of a node at one time, by the number of the member.
-type Sample = BTreeMap<u32, MemberSeen>;
+/// The list of a node, which it named at some time between the question and its answer.
+#[derive(Debug)]
+struct Sample {
+    /// Time of the question, in microseconds.
+    begun_us: u64,
+    /// Time of the answer, in microseconds.
+    at_us: u64,
+    /// The members by their numbers.
+    members: BTreeMap<u32, MemberSeen>,
+}
 
 /// The lists of members, as nodes named them over time.
 #[derive(Debug, Default)]
 pub(super) struct Views {
-    samples: BTreeMap<u32, Vec<(u64, Sample)>>,
+    samples: BTreeMap<u32, Vec<Sample>>,
 }
 
 /// Times that a member was suspected or declared dead although nothing had hit it.
@@ -29,17 +37,22 @@ pub struct FalseSuspicions {
 }
 
 impl Views {
-    /// Notes the list of a node.
-    pub(super) fn handle_list(&mut self, at_us: u64, seen_by: u32, list: Vec<(u32, MemberSeen)>) {
-        self.samples.entry(seen_by).or_default().push((at_us, list.into_iter().collect()));
+    /// Notes the list of a node, which was asked and answered at these times.
+    pub(super) fn handle_list(
+        &mut self,
+        (begun_us, at_us): (u64, u64),
+        seen_by: u32,
+        list: Vec<(u32, MemberSeen)>,
+    ) {
+        let members = list.into_iter().collect();
+        self.samples.entry(seen_by).or_default().push(Sample { begun_us, at_us, members });
     }
 
     /// For each node the number of members that it took for alive, with the time in microseconds.
     pub(super) fn alive_counts(&self, nodes: &Names) -> BTreeMap<String, Vec<(u64, usize)>> {
-        let alive = |sample: &Sample| sample.values().filter(|seen| seen.state == MemberState::Alive).count();
-        let of = |samples: &Vec<(u64, Sample)>| {
-            samples.iter().map(|(at_us, sample)| (*at_us, alive(sample))).collect()
-        };
+        let is_alive = |seen: &&MemberSeen| seen.state == MemberState::Alive;
+        let alive = |sample: &Sample| (sample.at_us, sample.members.values().filter(is_alive).count());
+        let of = |samples: &Vec<Sample>| samples.iter().map(alive).collect();
         self.samples.iter().map(|(node, samples)| (nodes.name(*node).to_owned(), of(samples))).collect()
     }
 
@@ -49,18 +62,19 @@ impl Views {
     }
 
     /// Returns whether a node certainly took a member for alive from one time to another: the samples before,
-    /// between and after show it in the same incarnation.
+    /// between and after show it in the same incarnation. The one before was answered before the first time, and the one
+    /// after was asked for after the second.
     pub(super) fn is_sure(&self, seen_by: u32, member: u32, from_us: u64, to_us: u64) -> bool {
         if seen_by == member {
             return true;
         }
         let Some(samples) = self.samples.get(&seen_by) else { return false };
-        let Some(first) = samples.partition_point(|(at_us, _)| *at_us <= from_us).checked_sub(1) else {
+        let Some(first) = samples.partition_point(|sample| sample.at_us <= from_us).checked_sub(1) else {
             return false;
         };
-        let last = samples.partition_point(|(at_us, _)| *at_us < to_us);
-        let of = |(_, sample): &(u64, Sample)| {
-            let seen = sample.get(&member)?;
+        let last = samples.partition_point(|sample| sample.begun_us < to_us);
+        let of = |sample: &Sample| {
+            let seen = sample.members.get(&member)?;
             let takes_part = matches!(seen.state, MemberState::Alive | MemberState::Suspect);
             takes_part.then_some((seen.boot, seen.incarnation))
         };
@@ -77,14 +91,14 @@ impl Views {
         let mut found = FalseSuspicions::default();
         for (seen_by, samples) in &self.samples {
             let mut down: BTreeSet<(u32, bool)> = BTreeSet::new();
-            for (at_us, sample) in samples {
+            for Sample { at_us, members, .. } in samples {
                 let from_us = at_us.saturating_sub(GRACE_US);
                 let is_healthy = |node: u32| !processes.was_disturbed(node, from_us, *at_us);
                 if !is_healthy(*seen_by) {
                     down.clear();
                     continue;
                 }
-                for (member, seen) in sample.iter().filter(|(member, _)| is_healthy(**member)) {
+                for (member, seen) in members.iter().filter(|(member, _)| is_healthy(**member)) {
                     let is_dead = matches!(seen.state, MemberState::Dead | MemberState::Left);
                     let is_suspect = seen.state == MemberState::Suspect;
                     found.suspected += u64::from(is_suspect && down.insert((*member, false)));

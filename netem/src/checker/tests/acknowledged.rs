@@ -79,3 +79,18 @@ fn replicated_says_nothing_of_members_that_may_have_been_dead() {
     story.see(Seen::Read { node: "c".into(), source: "s/1".into(), begun_us, found: None });
     story.keeps();
 }
+
+// A node had given up the life of a member that was killed when it answered, and the list that seemed to come after the answer
+// had been asked for before it.
+#[test]
+fn replicated_says_nothing_of_members_in_a_list_that_was_asked_for_before_the_answer() {
+    let mut story = Story::new();
+    story.fault(1, &["c"]);
+    let publish = story.offer("a", "s/1", Some("1"), Level::Replicated, 0);
+    let begun_us = story.at_us;
+    let answer = Answer::Done { ts: 5, outcome: Outcome::Applied, nodes: Some(2) };
+    story.see(Seen::Answered { publish, answer });
+    story.members_asked_at(begun_us, "alive");
+    story.members("dead");
+    story.keeps();
+}
