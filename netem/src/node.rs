@@ -34,8 +34,10 @@ pub struct Start {
     pub namespace: String,
     /// The program that it runs.
     pub binary: PathBuf,
-    /// Options of `anode serve`.
-    pub options: Vec<String>,
+    /// Words of its command line.
+    pub words: Vec<String>,
+    /// Path at which it answers with status 200 when clients may be sent to it.
+    pub ready: &'static str,
     /// File to which the log is appended.
     pub log: PathBuf,
     /// Address at which the runner reaches it.
@@ -108,8 +110,8 @@ impl Node {
 
     /// Lets the node start without anybody to join from its next start on.
     pub fn join_nobody(&mut self) {
-        if let Some(at) = self.start.options.iter().position(|option| option == "--join") {
-            self.start.options.drain(at..at + 2);
+        if let Some(at) = self.start.words.iter().position(|word| word == "--join") {
+            self.start.words.drain(at..at + 2);
         }
     }
 
@@ -121,7 +123,7 @@ impl Node {
         let log = OpenOptions::new().create(true).append(true).open(&self.start.log)?;
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.start.namespace]);
-        command.arg(&self.start.binary).arg("serve").args(&self.start.options);
+        command.arg(&self.start.binary).args(&self.start.words);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(clock) = &self.clock {
             clock.give_to(&mut command);
@@ -202,7 +204,13 @@ impl Node {
 
     /// Returns whether the node says that clients may be sent to it.
     pub fn is_ready(&self, timeout: Duration) -> bool {
-        http::get(self.watched_at(), "/readyz", timeout).is_ok_and(|(status, _)| status == 200)
+        self.readiness(timeout).is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// Asks the node whether clients may be sent to it, and returns the status and the words of its answer.
+    pub fn readiness(&self, timeout: Duration) -> Outcome<(u16, String)> {
+        let (status, body) = http::get(self.watched_at(), self.start.ready, timeout)?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 

@@ -101,7 +101,8 @@ impl Cluster {
         let start = Start {
             namespace: self.world.namespace(index),
             binary: previous.unwrap_or_else(|| spec.binary.clone()),
-            options: self.options(spec, index, &name, &data_dir, key_file.as_deref()),
+            words: self.words(spec, index, &name, &data_dir, key_file.as_deref()),
+            ready: "/readyz",
             log: dir.join("log"),
             watched_at: SocketAddrV4::new(self.world.watch_address(index), HTTP_PORT),
             clients_at: SocketAddrV4::new(self.world.client_address(index), HTTP_PORT),
@@ -111,7 +112,7 @@ impl Cluster {
         Ok(Machine { node, data_dir, key_file, disk, newest: spec.binary.clone() })
     }
 
-    fn options(
+    fn words(
         &self,
         spec: &Spec,
         index: usize,
@@ -142,8 +143,8 @@ impl Cluster {
         if let Some(file) = key_file {
             options.push(("--cluster-key", file.display().to_string()));
         }
-        let mut words: Vec<String> =
-            options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
+        let mut words = vec!["serve".to_owned()];
+        words.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
         words.extend(spec.arguments.store_options.split_whitespace().map(str::to_owned));
         words
     }
@@ -195,8 +196,7 @@ impl Testbed for Cluster {
                     return Err(format!("{how}, saying: {said}").into());
                 }
                 if begin.elapsed() > most {
-                    let why = crate::http::get(node.watched_at(), "/readyz", ANSWER);
-                    let why = why.map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+                    let why = node.readiness(ANSWER).map(|(_, body)| body);
                     let why = why.unwrap_or_else(|error| error.to_string());
                     return Err(format!(
                         "{} is not ready after {} s: {why}",
