@@ -5,13 +5,12 @@ pub(crate) mod frames;
 mod publisher;
 mod reader;
 pub mod recorder;
-mod shared;
+pub(crate) mod shared;
 pub(crate) mod socket;
 mod subscriber;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
@@ -19,8 +18,8 @@ use anode_loadgen::Outcome;
 
 use crate::checker::Mode;
 use recorder::Recorder;
-use shared::Shared;
 
+pub(crate) use shared::Shared;
 pub use shared::{Counts, Plan, ROOT};
 
 /// Records that wait to be read back. Further ones are not read back.
@@ -33,18 +32,29 @@ pub struct Load {
     others: Vec<JoinHandle<()>>,
 }
 
+/// Clients that publish, as those need them who let the faults happen.
+pub trait Clients {
+    /// Returns the counts so far.
+    fn counts(&self) -> &Counts;
+
+    /// Lets the publishers send nothing more. They still wait for answers.
+    fn stop_publishing(&self);
+}
+
+impl Clients for Load {
+    fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    fn stop_publishing(&self) {
+        self.shared.is_publishing.store(false, Relaxed);
+    }
+}
+
 impl Load {
     /// Starts two subscribers for each node, one of either mode.
     pub fn start(plan: Plan, recorder: Recorder) -> Outcome<Load> {
-        let shared = Arc::new(Shared {
-            plan,
-            recorder,
-            counts: Counts::default(),
-            is_publishing: AtomicBool::new(true),
-            is_running: AtomicBool::new(true),
-            next_publish: AtomicU64::new(1),
-            surprises: std::sync::Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(plan, recorder));
         let mut load = Load { shared: shared.clone(), publishers: Vec::new(), others: Vec::new() };
         let nodes = shared.plan.nodes.len();
         for number in 0..nodes * 2 {
@@ -68,19 +78,9 @@ impl Load {
         Ok(())
     }
 
-    /// Returns the counts so far.
-    pub fn counts(&self) -> &Counts {
-        &self.shared.counts
-    }
-
     /// Returns what clients saw that the protocol does not allow.
     pub fn surprises(&self) -> Vec<String> {
-        self.shared.surprises.lock().map_or_else(|_| Vec::new(), |surprises| surprises.clone())
-    }
-
-    /// Lets the publishers send nothing more. They still wait for answers.
-    pub fn stop_publishing(&self) {
-        self.shared.is_publishing.store(false, Relaxed);
+        self.shared.surprises()
     }
 
     /// Publishes nothing more, and waits for the answers that come in time.
@@ -103,11 +103,13 @@ impl Drop for Load {
     }
 }
 
-fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Outcome<JoinHandle<()>> {
+/// Starts the thread of a client.
+pub(crate) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Outcome<JoinHandle<()>> {
     Ok(std::thread::Builder::new().name(name).spawn(work)?)
 }
 
-fn join(thread: JoinHandle<()>) {
+/// Waits until the thread of a client has ended.
+pub(crate) fn join(thread: JoinHandle<()>) {
     // A client that panicked has said so; the run goes on, and lacks what the client would have told.
     let _ = thread.join();
 }

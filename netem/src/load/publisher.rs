@@ -9,7 +9,7 @@ use anode_loadgen::Outcome as Attempt;
 use anode_loadgen::random::Random;
 
 use super::frames::{self, Frame};
-use super::shared::{ROOT, Shared};
+use super::shared::{Shared, source_name, unique_data};
 use super::socket::Socket;
 use crate::checker::{Answer, Level, Name, Offer, Seen, Version};
 
@@ -145,7 +145,7 @@ impl<'a> Publisher<'a> {
 
     fn send(&mut self) -> Attempt<()> {
         let publish = self.shared.take_number();
-        let data = self.data(publish);
+        let data = unique_data(publish, self.shared.plan.data_bytes);
         let offer = self.offer(&data);
         let frame = frames::publish(publish, &offer, &data);
         self.unanswered.insert(publish, (offer.source.clone(), offer.level));
@@ -153,16 +153,6 @@ impl<'a> Publisher<'a> {
         self.shared.counts.sent.fetch_add(1, Relaxed);
         let socket = self.socket.as_mut().ok_or("no connection")?;
         socket.write(frame).map(drop)
-    }
-
-    /// Makes data that no other record has.
-    fn data(&mut self, publish: u64) -> String {
-        let head = format!("{{\"n\":{publish},\"x\":\"");
-        let fill = self.shared.plan.data_bytes.saturating_sub(head.len() + 2);
-        let letters = (0..fill).map(|at| char::from(b'a' + ((publish as usize + at) % 26) as u8));
-        let mut data = head;
-        data.extend(letters);
-        data + "\"}"
     }
 
     fn offer(&mut self, data: &str) -> Offer {
@@ -176,7 +166,7 @@ impl<'a> Publisher<'a> {
         let is_deletion = kind < DELETIONS;
         let has_ttl = !is_deletion && kind < DELETIONS + WITH_TTL;
         Offer {
-            source: format!("{ROOT}/{}/{source}", source % 16).into(),
+            source: source_name(source),
             ts: self.has_stamps.then(|| self.stamp()),
             data_hash: (!is_deletion).then(|| Version::of_data(0, data.as_bytes()).hash),
             data_bytes: if is_deletion { 0 } else { data.len() as u32 },

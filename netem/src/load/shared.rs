@@ -9,6 +9,22 @@ use crate::target::Target;
 
 /// Begin of the names of all sources.
 pub const ROOT: &str = "netem";
+
+/// Returns the name of a source by its number.
+pub(crate) fn source_name(number: u64) -> Name {
+    format!("{ROOT}/{}/{number}", number % 16).into()
+}
+
+/// Makes data of so many bytes that no other record has.
+pub(crate) fn unique_data(publish: u64, bytes: usize) -> String {
+    let head = format!("{{\"n\":{publish},\"x\":\"");
+    let fill = bytes.saturating_sub(head.len() + 2);
+    let letters = (0..fill).map(|at| char::from(b'a' + ((publish as usize + at) % 26) as u8));
+    let mut data = head;
+    data.extend(letters);
+    data + "\"}"
+}
+
 /// What the clients do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,7 +58,7 @@ pub struct Counts {
 }
 
 /// State that all clients share.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// The plan of all clients.
     pub plan: Plan,
     /// Takes down what clients see.
@@ -60,6 +76,24 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Makes the state of clients that are about to start.
+    pub fn new(plan: Plan, recorder: Recorder) -> Shared {
+        Shared {
+            plan,
+            recorder,
+            counts: Counts::default(),
+            is_publishing: AtomicBool::new(true),
+            is_running: AtomicBool::new(true),
+            next_publish: AtomicU64::new(1),
+            surprises: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Returns what no client should have seen.
+    pub fn surprises(&self) -> Vec<String> {
+        self.surprises.lock().map_or_else(|_| Vec::new(), |surprises| surprises.clone())
+    }
+
     /// Returns the number of the next publish, which no other has.
     pub fn take_number(&self) -> u64 {
         self.next_publish.fetch_add(1, Relaxed)

@@ -13,7 +13,7 @@ use super::summary::{Broken, Measured};
 use crate::checker::Seen;
 use crate::faults::Injector;
 use crate::load::recorder::Recorder;
-use crate::load::{Load, Plan};
+use crate::load::{Clients, Counts, Load, Plan};
 use crate::processor::ProcessorWatch;
 use crate::testbed::{OwnEnd, Testbed};
 use crate::watch::{StartWatch, Watch};
@@ -23,7 +23,7 @@ const TURN: Duration = Duration::from_millis(10);
 /// Time between two looks at the memory and the bytes of the nodes.
 const WEIGH: Duration = Duration::from_secs(1);
 /// Time for which subscribers are alone, before anything is published.
-const CALM: Duration = Duration::from_millis(300);
+pub const CALM: Duration = Duration::from_millis(300);
 
 /// A run whose faults are over, with clients that still listen.
 pub struct Driven {
@@ -60,48 +60,69 @@ pub fn drive(
     recorder: &Recorder,
     is_interrupted: &Arc<AtomicBool>,
 ) -> Outcome<Driven> {
-    let run_s = spec.seconds as f64;
-    let mut injector = Injector::new(testbed.script(), &testbed.names(), run_s, spec.arguments.seed);
+    let mut injector = injector(spec, testbed);
     testbed.start(&injector.absent(), recorder)?;
     let watches = Watches::start(testbed, recorder)?;
     let mut load = Load::start(plan(spec, testbed), recorder.clone())?;
     std::thread::sleep(CALM);
     load.publish()?;
+    let (broken, measured) =
+        let_faults_happen(spec, testbed, recorder, is_interrupted, &mut injector, &load)?;
+    Ok(Driven { load, watches, broken, measured })
+}
+
+/// Makes the faults of a run.
+pub fn injector(spec: &Spec, testbed: &dyn Testbed) -> Injector {
+    Injector::new(testbed.script(), &testbed.names(), spec.seconds as f64, spec.arguments.seed)
+}
+
+/// Lets the faults begin and end when it is their time, and publishing end when the profile says so. Returns when all of it
+/// is over.
+pub fn let_faults_happen(
+    spec: &Spec,
+    testbed: &mut dyn Testbed,
+    recorder: &Recorder,
+    is_interrupted: &Arc<AtomicBool>,
+    injector: &mut Injector,
+    clients: &dyn Clients,
+) -> Outcome<(Vec<Broken>, Measured)> {
+    let run_s = spec.seconds as f64;
     let begin = Instant::now();
-    let mut driven = Driven { load, watches, broken: Vec::new(), measured: Measured::default() };
     let (mut weighed, mut told) = (begin, 0);
     let mut is_publishing = true;
+    let (mut broken, mut measured) = (Vec::new(), Measured::default());
     loop {
         let at_s = begin.elapsed().as_secs_f64();
         testbed.set_shapes(at_s)?;
         injector.turn(at_s, testbed, recorder)?;
         testbed.mark_bounded(&injector.bounded());
-        mourn(testbed, &injector, recorder, &mut driven.broken, at_s)?;
+        mourn(testbed, injector, recorder, &mut broken, at_s)?;
         if weighed.elapsed() >= WEIGH {
             weighed = Instant::now();
             weigh(testbed, recorder);
         }
         if at_s as u64 > told {
             told = at_s as u64;
-            tell(told, spec.seconds, &driven.load, &injector);
+            tell(told, spec.seconds, clients.counts(), injector);
         }
         if is_publishing && at_s >= spec.profile.publish_until * run_s {
             is_publishing = false;
-            driven.load.stop_publishing();
+            clients.stop_publishing();
         }
         if is_interrupted.load(Relaxed) || (at_s >= run_s && injector.is_over()) {
             break;
         }
         std::thread::sleep(TURN);
     }
-    driven.load.stop_publishing();
-    driven.measured.load_s = begin.elapsed().as_secs_f64().min(spec.profile.publish_until * run_s);
-    driven.measured.notes = std::mem::take(&mut injector.notes);
+    clients.stop_publishing();
+    measured.load_s = begin.elapsed().as_secs_f64().min(spec.profile.publish_until * run_s);
+    measured.notes = std::mem::take(&mut injector.notes);
     weigh(testbed, recorder);
-    Ok(driven)
+    Ok((broken, measured))
 }
 
-fn plan(spec: &Spec, testbed: &dyn Testbed) -> Plan {
+/// Makes the plan of the clients.
+pub fn plan(spec: &Spec, testbed: &dyn Testbed) -> Plan {
     let nodes = testbed.nodes().into_iter();
     Plan {
         nodes: nodes.map(|node| (node.name, node.clients_at, node.watched_at)).collect(),
@@ -140,12 +161,11 @@ fn weigh(testbed: &dyn Testbed, recorder: &Recorder) {
     recorder.see(Seen::Wire { bytes: testbed.wire_bytes() });
 }
 
-fn tell(at_s: u64, of_s: u64, load: &Load, injector: &Injector) {
+fn tell(at_s: u64, of_s: u64, counts: &Counts, injector: &Injector) {
     let is_terminal = std::io::stderr().is_terminal();
     if !is_terminal && !at_s.is_multiple_of(10) {
         return;
     }
-    let counts = load.counts();
     let active = injector.active();
     let faults = if active.is_empty() { "no fault".to_owned() } else { active.join(", ") };
     let line = format!(

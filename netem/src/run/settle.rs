@@ -13,6 +13,7 @@ use super::spec::Spec;
 use super::summary::{Broken, Measured};
 use crate::checker::{MemberState, Name, Place, Seen};
 use crate::finals::{self, Comparison, Holdings};
+use crate::load::Clients;
 use crate::load::recorder::Recorder;
 use crate::target::Target;
 use crate::testbed::{StoreAlone, Testbed};
