@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
+use crate::peer::Peer;
 use crate::world::Links;
 
 /// The compose file that `--compose` stands for without a file.
@@ -60,6 +63,13 @@ pub struct Arguments {
     /// With --compose: file with a token that may do everything, if the file does not take the rights from ANODE_SECRETS
     #[arg(long, value_name = "FILE", requires = "compose")]
     pub token_file: Option<PathBuf>,
+    /// Runs the profile with servers of another system in place of aNode, to compare the two: nats-server with a key-value
+    /// bucket of JetStream that has three replicas
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub peer: Option<Peer>,
+    /// With --peer jetstream: the nats-server program [default: that of PATH]
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub nats_server: Option<PathBuf>,
     /// Runs every profile
     #[arg(long, conflicts_with = "profile")]
     pub all: bool,
@@ -88,16 +98,57 @@ pub struct Arguments {
 
 const AFTER: &str = "\
 Exit codes: 0 all promises kept, 1 a promise broken or a run failed, 2 unusable arguments, 3 not permitted here.
+With --peer, nothing is promised: 0 means that the run was made, 2 that it could not be made or that it failed.
 With --compose, 2 also means that docker or compose is missing, or that containers can play nothing of the profile.
 Network namespaces need root. Profiles are files in netem/profiles; docs/faults.md describes them.";
 
+/// Options that are about aNode, by their names in clap.
+const OF_ANODE: [&str; 10] = [
+    "store",
+    "store_options",
+    "sealed",
+    "compose",
+    "compose_profile",
+    "ca",
+    "token_file",
+    "ci",
+    "binary",
+    "previous",
+];
+/// What is allowed beside another system.
+const BESIDE: &str = "PROFILE or --all, --nodes, --load, --sources, --bytes, --seconds or --short, --seed, --links, \
+                      --nats-server, --out";
+
 impl Arguments {
+    /// Reads the words of a command line, of which the first is the program.
+    pub fn read<I, T>(words: I) -> Result<Arguments, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let mut command = Arguments::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        if let Some(peer) = arguments.peer
+            && let Some(name) = OF_ANODE.iter().find(|name| is_given(name))
+        {
+            let option = name.replace('_', "-");
+            let peer = peer.name();
+            let why =
+                format!("--{option} is about aNode and cannot go with --peer {peer}; allowed are {BESIDE}");
+            return Err(command.error(ErrorKind::ArgumentConflict, why));
+        }
+        Ok(arguments)
+    }
+
     /// Returns the command that runs a profile again as it is run now.
     pub fn again(&self, profile: &str, nodes: usize, seconds: u64) -> String {
-        let place = match &self.compose {
-            None => format!("--store {}", self.store),
-            Some(file) if file == Path::new(COMPOSE_FILE) => "--compose".to_owned(),
-            Some(file) => format!("--compose {}", file.display()),
+        let place = match (&self.compose, self.peer) {
+            (None, Some(peer)) => format!("--peer {}", peer.name()),
+            (None, None) => format!("--store {}", self.store),
+            (Some(file), _) if file == Path::new(COMPOSE_FILE) => "--compose".to_owned(),
+            (Some(file), _) => format!("--compose {}", file.display()),
         };
         let mut line = format!(
             "netem/run {profile} {place} --nodes {nodes} --load {} --seconds {seconds} --seed {}",
@@ -106,7 +157,9 @@ impl Arguments {
         if let Some(name) = &self.compose_profile {
             line += &format!(" --compose-profile {name}");
         }
-        for (option, file) in [("--ca", &self.ca), ("--token-file", &self.token_file)] {
+        let files =
+            [("--ca", &self.ca), ("--token-file", &self.token_file), ("--nats-server", &self.nats_server)];
+        for (option, file) in files {
             if let Some(file) = file {
                 line += &format!(" {option} {}", file.display());
             }
@@ -136,10 +189,37 @@ mod tests {
         for command in commands {
             // What a command does stands behind it, with space in between.
             let words = command.split("  ").next().unwrap_or_default().split_whitespace();
-            if let Err(error) = Arguments::try_parse_from(words) {
+            if let Err(error) = Arguments::read(words) {
                 panic!("{command}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn options_of_anode_are_refused_beside_another_system() {
+        let read = |line: &str| Arguments::read(line.split(' '));
+        for (option, words) in [
+            ("--store", "--store embedded"),
+            ("--store-options", "--store-options x"),
+            ("--sealed", "--sealed"),
+            ("--compose", "--compose"),
+            ("--binary", "--binary anode"),
+            ("--previous", "--previous anode"),
+        ] {
+            let error =
+                read(&format!("netem/run lan --peer jetstream {words}")).expect_err(words).to_string();
+            assert!(error.contains(&format!("{option} is about aNode")), "{error}");
+            assert!(error.contains("--nodes, --load"), "{error}");
+        }
+        assert!(read("netem/run --ci --peer jetstream").is_err());
+        assert!(read("netem/run lan --peer kafka").is_err());
+        assert!(read("netem/run lan --nats-server f").is_err());
+        let told = read("netem/run lan --peer jetstream --nats-server f --links user-space");
+        let told = told.expect("arguments").again("lan", 5, 60);
+        let expected =
+            "netem/run lan --peer jetstream --nodes 5 --load 2000 --seconds 60 --seed 1 --nats-server f";
+        assert_eq!(told, expected);
+        assert!(read(&told).is_ok());
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod load;
 pub mod local;
 pub mod machine;
 pub mod node;
+pub mod peer;
 pub mod processor;
 pub mod profile;
 pub mod run;

@@ -11,7 +11,7 @@ use anode_netem::arguments::Arguments;
 use anode_netem::compose;
 use anode_netem::profile::{NAMES, Profile};
 use anode_netem::suite::{self, Ended};
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Exit code where a run is asked for that cannot be made.
@@ -20,12 +20,12 @@ const UNUSABLE: u8 = 2;
 const NOT_PERMITTED: u8 = 3;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match start(&arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("netem/run: {error}");
-            ExitCode::FAILURE
+            bad(&arguments)
         }
     }
 }
@@ -56,19 +56,19 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
         println!("removed: {}", if cleaned.is_empty() { "nothing".to_owned() } else { cleaned.join(" ") });
         return Ok(ExitCode::SUCCESS);
     }
-    // Containers have their program from their image.
-    let binary = match arguments.compose {
-        Some(_) => PathBuf::new(),
-        None => suite::binary(arguments.binary.as_ref())?,
+    // Containers have their program from their image, and other systems have their own.
+    let binary = match arguments.compose.is_some() || arguments.peer.is_some() {
+        true => PathBuf::new(),
+        false => suite::binary(arguments.binary.as_ref())?,
     };
     std::fs::create_dir_all(&arguments.out)?;
     if arguments.all {
-        return Ok(code(suite::all(arguments, &binary, &is_interrupted)?));
+        return Ok(code(suite::all(arguments, &binary, &is_interrupted)?, arguments));
     }
     if arguments.ci {
         let names = suite::CI.map(|(name, seconds)| (name, Some(seconds)));
         let arguments = Arguments { load: arguments.load.min(suite::CI_LOAD), ..arguments.clone() };
-        return Ok(code(suite::many(&names, &arguments, &binary, &is_interrupted)?));
+        return Ok(code(suite::many(&names, &arguments, &binary, &is_interrupted)?, &arguments));
     }
     let Some(name) = &arguments.profile else {
         eprint!("{}", Arguments::command().render_help());
@@ -76,10 +76,15 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
     };
     match suite::one(name, arguments, &binary, &is_interrupted)? {
         Ended::NothingLeft(_) => Ok(ExitCode::from(UNUSABLE)),
-        ended => Ok(code(ended.is_good())),
+        ended => Ok(code(ended.is_good(), arguments)),
     }
 }
 
-fn code(is_good: bool) -> ExitCode {
-    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn code(is_good: bool, arguments: &Arguments) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { bad(arguments) }
+}
+
+/// Returns the exit code of what was not as it should be: beside another system, no promise can be broken.
+fn bad(arguments: &Arguments) -> ExitCode {
+    if arguments.peer.is_some() { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
 }

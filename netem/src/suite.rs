@@ -11,6 +11,7 @@ use anode_loadgen::Outcome;
 
 use crate::arguments::Arguments;
 use crate::compose;
+use crate::peer::{Comparison, HEAD};
 use crate::profile::NAMES;
 use crate::run::{self, Spec, Summary};
 use crate::world::leftovers;
@@ -28,7 +29,9 @@ pub enum Ended {
     Judged(Box<Summary>),
     /// The run cannot be made here.
     Skipped(String),
-    /// Containers can play nothing of the profile.
+    /// The run was made with another system in place of aNode.
+    Compared(Box<Comparison>),
+    /// Nothing of the profile can be played.
     NothingLeft(String),
     /// The run could not be made, or was ended.
     Failed(String),
@@ -39,7 +42,7 @@ impl Ended {
     pub fn is_good(&self) -> bool {
         match self {
             Ended::Judged(summary) => summary.is_kept(),
-            Ended::Skipped(_) | Ended::NothingLeft(_) => true,
+            Ended::Compared(_) | Ended::Skipped(_) | Ended::NothingLeft(_) => true,
             Ended::Failed(_) => false,
         }
     }
@@ -58,29 +61,49 @@ pub fn one(
         println!("{name}: skipped: {reason}");
         return Ok(Ended::Skipped(reason));
     }
-    if let Some((_, mapping)) = spec.mapping() {
-        mapping.applied.iter().for_each(|what| println!("  applied: {what}"));
-        mapping.left_out.iter().for_each(|what| println!("  not applied: {what}"));
-        if mapping.is_empty() {
-            let reason = "containers can play nothing of this profile".to_owned();
-            println!("{name}: {reason}");
-            return Ok(Ended::NothingLeft(reason));
-        }
+    if let Some((_, mapping)) = spec.mapping()
+        && is_nothing_left(&mapping.applied, &mapping.left_out, mapping.is_empty())
+    {
+        return Ok(nothing_left(name, "containers can play nothing of this profile"));
+    }
+    let beside = spec.beside();
+    if let Some((_, mapping)) = &beside
+        && is_nothing_left(&mapping.applied, &mapping.left_out, mapping.is_empty())
+    {
+        return Ok(nothing_left(name, "nothing of this profile is left for another system"));
     }
     println!("  {}", spec.again());
     let begin = Instant::now();
-    Ok(match run::run(&spec, is_interrupted) {
-        Ok(summary) => {
-            println!("{}", summary.text());
+    let ended = match beside {
+        None => run::run(&spec, is_interrupted)
+            .map(|summary| (summary.text(), "report and timeline", Ended::Judged(Box::new(summary)))),
+        Some((server, mapping)) => run::run_beside(&spec, server, &mapping, is_interrupted)
+            .map(|comparison| (comparison.text(), "report", Ended::Compared(Box::new(comparison)))),
+    };
+    Ok(match ended {
+        Ok((text, what, ended)) => {
+            println!("{text}");
             let took = begin.elapsed().as_secs();
-            println!("  {took} s in all; report and timeline in {}", spec.out().display());
-            Ended::Judged(Box::new(summary))
+            println!("  {took} s in all; {what} in {}", spec.out().display());
+            ended
         }
         Err(error) => {
             println!("{name}: FAILED: {error}\n  again: {}", spec.again());
             Ended::Failed(error.to_string())
         }
     })
+}
+
+/// Tells what is applied of a profile and what is not. Returns whether nothing is left of it.
+fn is_nothing_left(applied: &[String], left_out: &[String], is_empty: bool) -> bool {
+    applied.iter().for_each(|what| println!("  applied: {what}"));
+    left_out.iter().for_each(|what| println!("  not applied: {what}"));
+    is_empty
+}
+
+fn nothing_left(name: &str, reason: &str) -> Ended {
+    println!("{name}: {reason}");
+    Ended::NothingLeft(reason.to_owned())
 }
 
 /// Makes several runs, each with its seconds if they are given, and prints the table. Returns whether all were good.
@@ -99,9 +122,13 @@ pub fn many(
         arguments.seconds = seconds.or(arguments.seconds);
         ended.push(((*name).to_owned(), one(name, &arguments, binary, is_interrupted)?));
     }
-    let table = table(&ended);
+    let (head, file) = match arguments.peer {
+        None => (&run::HEAD[..], "summary.md".to_owned()),
+        Some(peer) => (&HEAD[..], format!("summary-{}.md", peer.name())),
+    };
+    let table = table(head, &ended);
     println!("\n{table}");
-    std::fs::write(arguments.out.join("summary.md"), &table)?;
+    std::fs::write(arguments.out.join(file), &table)?;
     Ok(ended.iter().all(|(_, ended)| ended.is_good()) && ended.len() == names.len())
 }
 
@@ -112,24 +139,24 @@ pub fn all(arguments: &Arguments, binary: &Path, is_interrupted: &Arc<AtomicBool
 }
 
 /// Returns a table in Markdown.
-pub fn table(ended: &[(String, Ended)]) -> String {
-    let head = run::HEAD;
+pub fn table(head: &[&str], ended: &[(String, Ended)]) -> String {
     let mut lines = vec![format!("| {} |", head.join(" | ")), format!("|{}", " --- |".repeat(head.len()))];
     for (name, ended) in ended {
         let row = match ended {
             Ended::Judged(summary) => summary.row(),
+            Ended::Compared(comparison) => comparison.row(),
             Ended::Skipped(reason) | Ended::NothingLeft(reason) => {
-                other_row(name, &format!("skipped: {reason}"))
+                other_row(head.len(), name, &format!("skipped: {reason}"))
             }
-            Ended::Failed(error) => other_row(name, &format!("FAILED: {error}")),
+            Ended::Failed(error) => other_row(head.len(), name, &format!("FAILED: {error}")),
         };
         lines.push(format!("| {} |", row.join(" | ")));
     }
     lines.join("\n") + "\n"
 }
 
-fn other_row(name: &str, what: &str) -> Vec<String> {
-    let mut row = vec![String::new(); run::HEAD.len()];
+fn other_row(columns: usize, name: &str, what: &str) -> Vec<String> {
+    let mut row = vec![String::new(); columns];
     row[0] = name.to_owned();
     if let Some(last) = row.last_mut() {
         *last = what.to_owned();

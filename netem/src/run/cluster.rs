@@ -15,8 +15,10 @@ use crate::link::counts::Totals;
 use crate::load::recorder::Recorder;
 use crate::machine::{Machine, NodeDisk, last_line};
 use crate::node::{GOSSIP_PORT, HTTP_PORT, Node, Start};
+use crate::peer;
 use crate::profile::fault::{Event, Kind};
 use crate::profile::rule::shapes_at;
+use crate::target::Target;
 use crate::testbed::{OwnEnd, Script, StoreAlone, StoresAlone, Testbed, Watched};
 use crate::watch;
 use crate::world::cgroup::Cgroup;
@@ -40,6 +42,8 @@ pub struct Cluster {
     /// The old and the new key of the cluster; none if it is not sealed.
     keys: Vec<String>,
     has_stores: bool,
+    /// Asks nodes for the bytes that they have sent each other, where the links do not count them.
+    sent_bytes: fn(&[(Name, Target)]) -> u64,
     run_s: f64,
 }
 
@@ -57,10 +61,12 @@ impl Cluster {
             links: spec.arguments.links,
             needs_own_links: profile.needs_own_links(),
         })?;
-        let is_sealed = profile.sealed || spec.arguments.sealed;
+        let is_sealed = spec.peer.is_none() && (profile.sealed || spec.arguments.sealed);
         let keys = if is_sealed { vec![key(&spec.binary)?, key(&spec.binary)?] } else { Vec::new() };
         let has_stores = spec.arguments.store == "embedded";
-        let mut cluster = Cluster { machines: Vec::new(), world, script, keys, has_stores, run_s };
+        let sent_bytes = if spec.peer.is_some() { peer::sent_bytes } else { watch::sent_bytes };
+        let mut cluster =
+            Cluster { machines: Vec::new(), world, script, keys, has_stores, sent_bytes, run_s };
         cluster.set_shapes(0.0)?;
         for node in 0..nodes {
             let machine = cluster.machine(spec, node)?;
@@ -107,6 +113,10 @@ impl Cluster {
             watched_at: SocketAddrV4::new(self.world.watch_address(index), HTTP_PORT),
             clients_at: SocketAddrV4::new(self.world.client_address(index), HTTP_PORT),
             name,
+        };
+        let start = match &spec.peer {
+            Some(server) => server.in_place_of(start, &self.world, index, &data_dir)?,
+            None => start,
         };
         let node = Node::new(start, cgroup, clock);
         Ok(Machine { node, data_dir, key_file, disk, newest: spec.binary.clone() })
@@ -291,7 +301,7 @@ impl Testbed for Cluster {
     fn wire_bytes(&self) -> u64 {
         match self.link_totals() {
             Some(totals) => totals.bytes,
-            None => watch::sent_bytes(&self.watched()),
+            None => (self.sent_bytes)(&self.watched()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One run of a profile: makes the world, starts the nodes and the clients, lets the faults happen, waits until the
 //! cluster has settled, and judges.
 
+mod beside;
 mod cluster;
 mod drive;
 mod settle;
@@ -19,6 +20,7 @@ use crate::load::recorder::Recorder;
 use crate::processor::CHECKER;
 use crate::testbed::Testbed;
 
+pub use beside::run_beside;
 pub use cluster::Cluster;
 pub use spec::Spec;
 pub use summary::{Broken, HEAD, Summary};

@@ -7,6 +7,7 @@ use anode_loadgen::Outcome;
 use crate::arguments::Arguments;
 use crate::checker::Settings;
 use crate::compose::{Mapping, Setup};
+use crate::peer::{self, Peer, Server};
 use crate::profile::fault::Kind;
 use crate::profile::{Fault, Profile};
 use crate::testbed::Script;
@@ -35,6 +36,8 @@ pub struct Spec {
     pub binary: PathBuf,
     /// The services that are the nodes, where these are containers.
     pub compose: Option<Setup>,
+    /// The servers that are there in place of aNode, if there are any.
+    pub peer: Option<Server>,
 }
 
 impl Spec {
@@ -48,11 +51,21 @@ impl Spec {
             profile.equal_within_s *= CI_TIME_FACTOR;
             profile.ready_within_s *= CI_TIME_FACTOR;
         }
+        let peer = match arguments.peer {
+            Some(Peer::Jetstream) => Some(Server::find(arguments.nats_server.as_deref())?),
+            None => None,
+        };
         let compose = if arguments.compose.is_some() { Some(Setup::read(arguments)?) } else { None };
         let nodes = match &compose {
             Some(setup) => setup.nodes(),
             None => arguments.nodes.map_or(profile.nodes, usize::from),
         };
+        if peer.is_some() && nodes < peer::NODES_MIN {
+            let least = peer::NODES_MIN;
+            return Err(
+                format!("--nodes: {nodes} is less than {least}, one for each replica of the bucket").into()
+            );
+        }
         if nodes < profile.nodes_min {
             return Err(
                 format!("--nodes: {nodes} is less than {}, which {name} needs", profile.nodes_min).into()
@@ -64,12 +77,26 @@ impl Spec {
             (None, false) => profile.seconds,
         };
         let name = name.to_owned();
-        Ok(Spec { name, profile, nodes, seconds, arguments: arguments.clone(), binary, compose })
+        Ok(Spec { name, profile, nodes, seconds, arguments: arguments.clone(), binary, compose, peer })
     }
 
     /// Returns what happens in the run.
     pub fn script(&self) -> Script {
+        match self.beside() {
+            Some((_, mapping)) => mapping.script,
+            None => self.whole_script(),
+        }
+    }
+
+    /// Returns what happens by the profile.
+    fn whole_script(&self) -> Script {
         Script::new(&self.profile, self.nodes, self.seconds as f64, self.arguments.seed)
+    }
+
+    /// Returns what another system meets of the profile, if there is one in place of aNode.
+    pub fn beside(&self) -> Option<(&Server, peer::Mapping)> {
+        let server = self.peer.as_ref()?;
+        Some((server, peer::Mapping::new(&self.profile, self.whole_script())))
     }
 
     /// Returns what containers can play of the profile, if the nodes are containers.
@@ -80,8 +107,9 @@ impl Spec {
 
     /// Says why the run cannot be made here, if it cannot.
     pub fn reason_to_skip(&self) -> Option<String> {
-        let needs_previous =
-            self.compose.is_none() && self.profile.faults.iter().any(|fault| fault.kind == Kind::Upgrade);
+        let needs_previous = self.compose.is_none()
+            && self.peer.is_none()
+            && self.profile.faults.iter().any(|fault| fault.kind == Kind::Upgrade);
         if needs_previous && self.arguments.previous.is_none() {
             return Some("no program of the previous release is given (--previous FILE)".to_owned());
         }
@@ -97,7 +125,11 @@ impl Spec {
     pub fn out(&self) -> PathBuf {
         let name =
             std::path::Path::new(&self.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let place = if self.compose.is_some() { "compose-" } else { "" };
+        let place = match (&self.compose, self.arguments.peer) {
+            (Some(_), _) => "compose-".to_owned(),
+            (None, Some(peer)) => format!("{}-", peer.name()),
+            (None, None) => String::new(),
+        };
         self.arguments.out.join(format!("{name}-{place}{}", self.arguments.seed))
     }
 

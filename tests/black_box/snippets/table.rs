@@ -55,6 +55,7 @@ pub const BLOCKS: &[Block] = &[
     block("docs/clients/typescript.md", "import { connect }", QUICK_STARTS),
     block("docs/faults.md", "netem/run --list", File("netem/src/arguments.rs")),
     block("docs/faults.md", "netem/run kill-half --compose", File("netem/src/arguments.rs")),
+    block("docs/faults.md", "netem/run kill-half --peer", File("netem/src/arguments.rs")),
     block("docs/faults.md", "about = ", File("netem/src/profile/mod.rs")),
     block("docs/faults.md", "anode-netem-local", File("netem/src/bin/anode-netem-local.rs")),
     block("docs/loadgen.md", "cargo build", LOADGEN),
