@@ -50,7 +50,7 @@ impl ProcessorWatch {
         threads.processes.push(own);
         let (is_ended, all, recorder) = (is_over.clone(), waits.clone(), recorder.clone());
         let thread = std::thread::Builder::new().name("processor".to_owned()).spawn(move || {
-            threads.longest_wait_us();
+            threads.longest_wait_us(Duration::ZERO);
             let mut us = 0;
             while !is_ended.load(Relaxed) {
                 let at_us = recorder.now_us();
@@ -60,7 +60,7 @@ impl ProcessorWatch {
                 while begin.elapsed() < BETWEEN && !is_ended.load(Relaxed) {
                     std::thread::sleep(LOOK);
                 }
-                us = threads.longest_wait_us();
+                us = threads.longest_wait_us(begin.elapsed());
             }
         })?;
         Ok(ProcessorWatch { is_over, waits, thread: Some(thread) })
@@ -91,9 +91,13 @@ struct Delay {
 }
 
 impl Delay {
-    /// Returns the mean wait for a turn since `before`, in nanoseconds.
-    fn mean_since_ns(&self, before: Delay) -> u64 {
-        self.ns.saturating_sub(before.ns) / self.turns.saturating_sub(before.turns).max(1)
+    /// Returns how long the thread has waited for a turn since `before`, which was `elapsed_ns` nanoseconds ago: the mean,
+    /// or, if that is more, what it must have waited in one piece. The kernel counts a wait when it ends, so what is more
+    /// than has elapsed was begun before.
+    fn wait_since_ns(&self, before: Delay, elapsed_ns: u64) -> u64 {
+        let all_ns = self.ns.saturating_sub(before.ns);
+        let mean_ns = all_ns / self.turns.saturating_sub(before.turns).max(1);
+        mean_ns.max(all_ns.saturating_sub(elapsed_ns))
     }
 }
 
@@ -106,9 +110,10 @@ struct Threads {
 }
 
 impl Threads {
-    /// Returns for how many microseconds the thread has waited for each of its turns since the last look that waited
-    /// longest.
-    fn longest_wait_us(&mut self) -> u64 {
+    /// Returns for how many microseconds the thread has waited for a turn that waited longest since the last look, which was
+    /// `elapsed` ago.
+    fn longest_wait_us(&mut self, elapsed: Duration) -> u64 {
+        let elapsed_ns = elapsed.as_nanos() as u64;
         let mut longest_ns = 0;
         let before = std::mem::take(&mut self.delays);
         for (index, process) in self.processes.iter().enumerate() {
@@ -121,7 +126,7 @@ impl Threads {
                 // A thread that was not there before has begun at 0.
                 let last = before.get(&(pid, thread)).copied().unwrap_or_default();
                 if !is_bounded && !was_bounded && !before.is_empty() {
-                    longest_ns = longest_ns.max(delay.mean_since_ns(last));
+                    longest_ns = longest_ns.max(delay.wait_since_ns(last, elapsed_ns));
                 }
             }
         }
@@ -187,9 +192,17 @@ mod tests {
     #[test]
     fn many_short_waits_are_no_long_one() {
         let before = Delay { ns: 1_000, turns: 10 };
-        assert_eq!(Delay { ns: 501_000, turns: 1_010 }.mean_since_ns(before), 500);
-        assert_eq!(Delay { ns: 501_000, turns: 11 }.mean_since_ns(before), 500_000);
-        assert_eq!(before.mean_since_ns(before), 0);
+        assert_eq!(Delay { ns: 501_000, turns: 1_010 }.wait_since_ns(before, 600_000), 500);
+        assert_eq!(Delay { ns: 501_000, turns: 11 }.wait_since_ns(before, 600_000), 500_000);
+        assert_eq!(before.wait_since_ns(before, 600_000), 0);
+    }
+
+    // A node without a processor for 1.2 s was declared dead, and the many short waits after that one hid it.
+    #[test]
+    fn many_short_waits_hide_no_long_one() {
+        let (before, elapsed_ns) = (Delay { ns: 0, turns: 10 }, 500_000_000);
+        let after = Delay { ns: 1_250_000_000, turns: 410 };
+        assert_eq!(after.wait_since_ns(before, elapsed_ns), 750_000_000);
     }
 
     #[test]
@@ -202,10 +215,10 @@ mod tests {
             delays: HashMap::from([((0, 0), Delay::default())]),
             bounded: BTreeSet::new(),
         };
-        assert_eq!(threads.longest_wait_us(), 0);
+        assert_eq!(threads.longest_wait_us(BETWEEN), 0);
         process.is_bounded.store(false, Relaxed);
         threads.delays.values_mut().for_each(|delay| *delay = Delay::default());
-        assert_eq!(threads.longest_wait_us(), 0);
+        assert_eq!(threads.longest_wait_us(BETWEEN), 0);
         assert!(threads.bounded.is_empty());
     }
 }
