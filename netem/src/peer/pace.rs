@@ -17,7 +17,8 @@ const BACK: f64 = 0.9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Back {
-    /// There was no fault that ended, or less than a second before the first or after the last one.
+    /// There was no fault that ended, there was too little time before the first or after the last one, or nothing happened
+    /// before.
     NotMeasured,
     /// It took so many microseconds.
     AfterUs(u64),
@@ -51,7 +52,11 @@ impl Pace {
         if before < BEFORE_MIN || end < begin.saturating_add(WINDOW) {
             return Back::NotMeasured;
         }
-        let enough = self.sum(first, before) as f64 / before as f64 * WINDOW as f64 * BACK;
+        let usual = self.sum(first, before);
+        if usual == 0 {
+            return Back::NotMeasured;
+        }
+        let enough = usual as f64 / before as f64 * WINDOW as f64 * BACK;
         match (begin..=end - WINDOW).find(|slot| self.sum(*slot, WINDOW) as f64 >= enough) {
             Some(slot) => Back::AfterUs(slot * SLOT_US - ended_us),
             None => Back::NotWithinUs(publishing_us.1 - ended_us),

@@ -142,6 +142,15 @@ impl Comparison {
                 &format!("\n  note: {} values came after a newer one of their key", ending.older_after_newer);
         }
         ending.notes.iter().for_each(|note| text += &format!("\n  note: {note}"));
+        let scarcity = figures.scarcity;
+        if scarcity.is_too_great() {
+            text += &format!(
+                "\n  note: the machine had too much to do, and no time says anything: threads waited for a processor for \
+                 {:.1} ms on average, and for {:.0} ms in the worst half second",
+                scarcity.mean_us as f64 / 1e3,
+                scarcity.longest_us as f64 / 1e3
+            );
+        }
         if let Some(why) = ending.links.and_then(|links| links.bottleneck()) {
             text += &format!("\n  note: the links were the bottleneck: {why}");
         }
@@ -191,7 +200,8 @@ impl Comparison {
     }
 
     fn wire(&self) -> String {
-        format!("{:.1}", self.figures.wire_bytes as f64 / self.figures.useful_bytes.max(1) as f64)
+        let (wire, useful) = (self.figures.wire_bytes, self.figures.useful_bytes);
+        if useful == 0 { "–".to_owned() } else { format!("{:.1}", wire as f64 / useful as f64) }
     }
 
     fn memory(&self) -> String {

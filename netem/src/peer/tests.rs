@@ -305,6 +305,11 @@ fn a_pace_is_back_when_a_second_of_it_is_as_before() {
     assert_eq!(pace.back(Some((2 * S, 4 * S)), (0, 4 * S)), Back::NotMeasured, "nothing was put any more");
     assert_eq!(pace.back(Some((S / 2, 4 * S)), (0, 10 * S)), Back::NotMeasured, "there was no time before");
     assert_eq!(pace.back(None, (0, 10 * S)), Back::NotMeasured);
+    assert_eq!(
+        Pace::default().back(Some((2 * S, 4 * S)), (0, 10 * S)),
+        Back::NotMeasured,
+        "nothing was usual"
+    );
 }
 
 #[test]

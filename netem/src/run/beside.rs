@@ -29,7 +29,7 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// How long the replicas have to become equal.
 const EQUAL_MAX: Duration = Duration::from_secs(60);
 /// How long the bucket may take to answer at the end.
-const READ_MAX: Duration = Duration::from_secs(30);
+const READ_MAX: Duration = Duration::from_secs(60);
 /// How long subscribers have to get what they lack: longer than they wait for a sign of life of what feeds them.
 const SUBSCRIBERS_MAX: Duration = Duration::from_secs(30);
 /// Pause between two looks.
