@@ -76,6 +76,12 @@ class FakeNode:
             )
             response.headers["Retry-After"] = "1"
             return response
+        if behaviour == "gone" and len(times) > 1:
+            response = connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE, '{"code":"overloaded","detail":"later","temporary":true}'
+            )
+            response.headers["Retry-After"] = "60"
+            return response
         return None
 
     async def _serve(self, ws: ServerConnection) -> None:
@@ -112,6 +118,10 @@ class FakeNode:
             await ws.send(result(await self._next(ws, frames)))
 
     _busy = _well
+
+    async def _gone(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
+        await ws.send(result(await self._next(ws, frames)))
+        await ws.close(1001)
 
     async def _flood(self, ws: ServerConnection, frames: list[Frame], connection: int) -> None:
         """More than a program takes that is slow at first."""

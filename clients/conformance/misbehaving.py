@@ -63,6 +63,18 @@ class Misbehaving:
         self._same("timestamps", [frame["ts"] for frame in frames], [reply["ok"]["ts"]] * 3)
         self._same("frames but for ids", [frame["data"] for frame in frames], [1, 1, 1])
 
+    async def gone(self) -> None:
+        """A client that is to wait for a minute until it connects again is closed at once."""
+        await self._connect("gone")
+        await self._publish("gone")
+        while len(self._connections("gone")) < 2:
+            await asyncio.sleep(0.05)
+        # The refusal has to come to the client.
+        await asyncio.sleep(0.5)
+        begun = time.monotonic()
+        self._same("answer", await self._driver.call({"do": "close", "client": "gone"}), {"ok": None})
+        self._that("it is closed at once", time.monotonic() - begun < 10)
+
     async def late(self) -> None:
         """A level that is not reached in time is waited for again, with the same timestamp."""
         await self._connect("late")

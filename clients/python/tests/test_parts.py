@@ -15,7 +15,25 @@ from anode_client.records import TS_MAX, payload_of, record_of
 from anode_client.roster import WAIT_MAX_S, Attempts, Roster
 from anode_client.seen import DELETED_MAX, Seen
 from anode_client.stamps import AHEAD_MAX, Stamps
+from anode_client.tasks import end
 from anode_client.window import Window
+
+
+class Tasks(unittest.IsolatedAsyncioTestCase):
+    async def test_a_task_that_loses_a_cancellation_is_ended(self) -> None:
+        """A client's `close` waited for ever for a publisher that had lost its cancellation while it connected anew."""
+
+        async def run() -> None:
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                await asyncio.sleep(3_600)
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(end(task), 30)
+        self.assertTrue(task.cancelled())
+        await end(task)
 
 
 class Addresses(unittest.TestCase):

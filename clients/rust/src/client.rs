@@ -32,7 +32,9 @@ impl Client {
         let stamps = Arc::new(Mutex::new(Stamps::default()));
         let (sender, incoming) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(PublisherState::Connecting);
-        tokio::spawn(Publisher::new(dialer, stamps.clone(), incoming, state_sender).run());
+        let closed = Arc::new(Semaphore::new(0));
+        let publisher = Publisher::new(dialer, stamps.clone(), incoming, state_sender, closed.clone());
+        tokio::spawn(publisher.run());
         let options = &shared.options;
         let inner = ClientInner {
             on_reset,
@@ -42,7 +44,7 @@ impl Client {
             publishing: Mutex::new(Some(sender)),
             room: Semaphore::new(options.outstanding_max as usize),
             room_bytes: Semaphore::new(options.outstanding_bytes_max as usize),
-            closed: Arc::new(Semaphore::new(0)),
+            closed,
             shared,
         };
         (Client { inner: Arc::new(inner) }, failure)

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Deserialize;
-use tokio::sync::mpsc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::dialer::Dialer;
@@ -38,12 +37,23 @@ struct AnswerBody {
     error: Option<Refusal>,
 }
 
+/// Does something unless the client is closed before it is done; then returns `None`.
+async fn unless_closed<T>(closed: &Semaphore, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        // The semaphore has no permits, so this waits until it is closed.
+        _ = closed.acquire() => None,
+        done = work => Some(done),
+    }
+}
+
 /// The task that owns the connection and all records on their way.
 pub(crate) struct Publisher {
     dialer: Dialer,
     stamps: Arc<Mutex<Stamps>>,
     incoming: mpsc::UnboundedReceiver<Outgoing>,
     state: watch::Sender<PublisherState>,
+    /// Is closed when the client is closed.
+    closed: Arc<Semaphore>,
     outgoing: BTreeMap<u64, Outgoing>,
     next_id: u64,
     /// Those to send now.
@@ -59,12 +69,14 @@ impl Publisher {
         stamps: Arc<Mutex<Stamps>>,
         incoming: mpsc::UnboundedReceiver<Outgoing>,
         state: watch::Sender<PublisherState>,
+        closed: Arc<Semaphore>,
     ) -> Publisher {
         Publisher {
             dialer,
             stamps,
             incoming,
             state,
+            closed,
             outgoing: BTreeMap::new(),
             next_id: 1,
             ready: VecDeque::new(),
@@ -94,9 +106,12 @@ impl Publisher {
         }
     }
 
+    /// Connects and serves until the client is closed. A client that is closed does not wait for a connection.
     async fn serve_always(&mut self) -> Result<(), AnodeError> {
+        let closed = self.closed.clone();
         loop {
-            let (mut link, greeting) = self.dialer.dial().await?;
+            let Some(dialled) = unless_closed(&closed, self.dialer.dial()).await else { return Ok(()) };
+            let (mut link, greeting) = dialled?;
             self.state.send_replace(PublisherState::Begun);
             match self.serve(&mut link, &greeting).await {
                 Ok(()) => {
@@ -105,7 +120,9 @@ impl Publisher {
                 }
                 Err(lost) => {
                     self.handle_lost_answers();
-                    self.dialer.handle_loss(lost, Some(link)).await?;
+                    let handled = unless_closed(&closed, self.dialer.handle_loss(lost, Some(link))).await;
+                    let Some(handled) = handled else { return Ok(()) };
+                    handled?;
                 }
             }
         }

@@ -15,6 +15,7 @@ from .link import Dialer, Link
 from .options import Options
 from .records import Ack, ack_of
 from .stamps import Stamps
+from .tasks import end
 from .window import Window
 
 #: Refusals that are about the node and not about the record, so that another node may take it.
@@ -124,8 +125,7 @@ class Publisher:
         """Ends the connection. What is unanswered fails with this error."""
         self._fail(error)
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         if self._link is not None:
             await self._link.close()
 

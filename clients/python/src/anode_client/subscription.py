@@ -14,6 +14,7 @@ from .link import Dialer, Link
 from .options import READ_AHEAD_BYTES, READ_AHEAD_RECORDS
 from .records import Record, record_of
 from .seen import Seen
+from .tasks import end
 
 #: The id of the frame that subscribes.
 _SUBSCRIBE_ID = 1
@@ -108,7 +109,7 @@ class Feed:
         self.queue.end(None)
         self.cancel()
         if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def _run(self) -> None:
         link: Optional[Link] = None
