@@ -134,7 +134,8 @@ fn a_program_that_prints_fast_waits_and_holds_up_nobody() {
         "while :; do printf '{\"source\":\"fast\",\"data\":1}\\n%.0s' 1 2 3 4 5 6 7 8 9; done\n",
     );
     programs.add("endless", "head -c 100000000 /dev/zero | tr '\\0' x\nsleep 60\n");
-    programs.add("steady", "while :; do date +%s%N; sleep 0.1; done\n");
+    // It ends when nobody reads what it prints.
+    programs.add("steady", "while date +%s%N; do sleep 0.1; done\n");
     let node = programs.node();
     put(&node, "fast", "max_records_per_s = 500");
     put(&node, "endless", "");
