@@ -115,7 +115,7 @@ const OF_ANODE: [&str; 10] = [
     "binary",
     "previous",
 ];
-/// What is allowed beside another system.
+/// Options that may be given together with `--peer`, as the error says that refuses the others.
 const BESIDE: &str = "PROFILE or --all, --nodes, --load, --sources, --bytes, --seconds or --short, --seed, --links, \
                       --nats-server, --out";
 

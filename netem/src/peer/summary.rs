@@ -65,7 +65,7 @@ pub struct Comparison {
     pub applied: Vec<String>,
     /// Parts of the profile that were not applied, and why.
     pub left_out: Vec<String>,
-    /// What became of the puts.
+    /// Number of puts that were acknowledged, refused, not answered and lost, and the times without any acknowledgement.
     pub account: Account,
     /// The end of the run.
     pub ending: Ending,
