@@ -90,7 +90,7 @@ impl Mapping {
             self.leave_out("damaged packets", "their checksums would be wrong, and the kernel drops such");
         }
         if let LinkTool::Nothing(why) = tool {
-            for part in named_parts(&rule) {
+            for part in rule.named_parts() {
                 self.leave_out(part, why);
             }
             return;
@@ -102,7 +102,7 @@ impl Mapping {
                 "nft"
             }
         };
-        for part in named_parts(&rule) {
+        for part in rule.named_parts() {
             self.apply(format!("{part} by {by} in the network namespaces of the containers"));
         }
         // A rule may be there to take back a part of an earlier one, and do nothing by itself.
@@ -187,21 +187,6 @@ fn action(kind: Kind, abilities: &Abilities) -> Result<&'static str, String> {
         }
         Kind::Clock => Err("containers have the clock of the machine".to_owned()),
     }
-}
-
-/// Returns what a rule does to packets, in words. What it takes back of earlier rules is not named.
-fn named_parts(rule: &Rule) -> Vec<&'static str> {
-    let is_some = |value: Option<f64>| value.is_some_and(|value| value > 0.0);
-    let parts = [
-        ("cuts", rule.cut == Some(true)),
-        ("loss", is_some(rule.loss)),
-        ("bursts of loss", rule.bursts.is_some()),
-        ("delays", is_some(rule.delay_ms) || is_some(rule.jitter_ms)),
-        ("packets that come twice", is_some(rule.duplicate)),
-        ("packets that overtake", is_some(rule.reorder)),
-        ("bounds on the rate", rule.rate_mbit.is_some()),
-    ];
-    parts.into_iter().filter(|(_, is_there)| *is_there).map(|(part, _)| part).collect()
 }
 
 fn has_any_part(rule: &Rule) -> bool {

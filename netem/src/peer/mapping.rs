@@ -38,7 +38,7 @@ impl Mapping {
         }
         let has_changes = mapping.script.rules.iter().any(|rule| !rule.is_always());
         mapping.is_empty = had_events && mapping.script.events.is_empty() && !has_changes;
-        let links: Vec<&str> = mapping.script.rules.iter().flat_map(named_parts).collect();
+        let links: Vec<&str> = mapping.script.rules.iter().flat_map(Rule::named_parts).collect();
         links
             .into_iter()
             .for_each(|part| note(&mut mapping.applied, format!("{part} by the links of the run")));
@@ -91,20 +91,4 @@ fn action(kind: Kind) -> Result<&'static str, &'static str> {
         Kind::Clock => Err("a program in Go does not ask the C library for the time"),
         Kind::Keys => Err("nats-server has no key of the cluster"),
     }
-}
-
-/// Returns what a rule does to packets, in words.
-fn named_parts(rule: &Rule) -> Vec<&'static str> {
-    let is_some = |value: Option<f64>| value.is_some_and(|value| value > 0.0);
-    let parts = [
-        ("cuts", rule.cut == Some(true)),
-        ("loss", is_some(rule.loss)),
-        ("bursts of loss", rule.bursts.is_some()),
-        ("delays", is_some(rule.delay_ms) || is_some(rule.jitter_ms)),
-        ("packets that come twice", is_some(rule.duplicate)),
-        ("damaged packets", is_some(rule.corrupt)),
-        ("packets that overtake", is_some(rule.reorder)),
-        ("bounds on the rate", rule.rate_mbit.is_some()),
-    ];
-    parts.into_iter().filter(|(_, is_there)| *is_there).map(|(part, _)| part).collect()
 }

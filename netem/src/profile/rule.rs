@@ -113,6 +113,22 @@ impl Rule {
         self.at == 0.0 && self.until == 1.0 && self.cycle_s.is_none()
     }
 
+    /// Returns what the rule does to packets, in words. What it takes back of earlier rules is not named.
+    pub fn named_parts(&self) -> Vec<&'static str> {
+        let is_some = |value: Option<f64>| value.is_some_and(|value| value > 0.0);
+        let parts = [
+            ("cuts", self.cut == Some(true)),
+            ("loss", is_some(self.loss)),
+            ("bursts of loss", self.bursts.is_some()),
+            ("delays", is_some(self.delay_ms) || is_some(self.jitter_ms)),
+            ("packets that come twice", is_some(self.duplicate)),
+            ("damaged packets", is_some(self.corrupt)),
+            ("packets that overtake", is_some(self.reorder)),
+            ("bounds on the rate", self.rate_mbit.is_some()),
+        ];
+        parts.into_iter().filter(|(_, is_there)| *is_there).map(|(part, _)| part).collect()
+    }
+
     /// Returns whether the rule holds at `at_s` seconds of a run of `run_s` seconds.
     pub fn holds_at(&self, at_s: f64, run_s: f64) -> bool {
         let begin = self.at * run_s;
