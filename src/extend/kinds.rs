@@ -61,6 +61,11 @@ mod tests {
         let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
         let (archive, hook) = (ExtensionKind::Archive, ExtensionKind::Hook);
         let (middleware, pull) = (ExtensionKind::Middleware, ExtensionKind::Pull);
+        let address = |digit: &str| format!("0x{}", digit.repeat(40));
+        let table = json!({
+            "kind": "tableland", "api": "http://127.0.0.1", "rpc": "http://127.0.0.1:1", "table": "t_1_2",
+            "registry": address("a"), "from": address("b"),
+        });
         let mut count = 0;
         for (schema, kind, body) in [
             ("HttpPull", pull, json!({"kind": "http", "url": "http://127.0.0.1/"})),
@@ -71,6 +76,7 @@ mod tests {
             ("MiddlewareDefinition", middleware, json!({"on": "**", "cel": "data"})),
             ("S3Archive", archive, json!({"kind": "s3", "bucket": "abc"})),
             ("IpfsArchive", archive, json!({"kind": "ipfs"})),
+            ("TablelandArchive", archive, table),
             ("HookDefinition", hook, json!({"on": "**", "url": "http://127.0.0.1/"})),
         ] {
             let plain = read(kind, &body).expect(schema);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::tableland::{ChainAddress, TableName};
 use crate::extend::definition::BadField;
 use crate::extend::fields::{DefinitionFields, bad_field};
 use crate::extend::secret::SecretName;
@@ -21,6 +22,9 @@ const CHAIN_DEFAULT: u64 = 24;
 const PREFIX_BYTES_MAX: usize = 256;
 /// The region that servers other than Amazon's expect where a definition says nothing.
 const REGION_DEFAULT: &str = "us-east-1";
+
+/// What the address of a server may be.
+const ADDRESS: &str = "http:// or https:// with a host and perhaps a port, without a path or a password";
 
 /// An archive: which records are written where, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum ArchivePlace {
     S3(S3Place),
     /// A node of IPFS, by the RPC of Kubo.
     Ipfs(IpfsPlace),
+    /// A table of Tableland.
+    Tableland(TablelandPlace),
 }
 
 /// A bucket, and how to enter it.
@@ -74,15 +80,35 @@ pub struct IpfsPlace {
     pub authorization: Option<SecretName>,
 }
 
+/// A table of Tableland, who reads it, and who signs what changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablelandPlace {
+    /// Address of a validator, without a path.
+    pub api: String,
+    /// Address of the signer, which takes `eth_sendTransaction`, without a path.
+    pub rpc: String,
+    /// Contract with the registry of tables on the chain of the table.
+    pub registry: ChainAddress,
+    /// Account that may change the table, for which the signer signs.
+    pub from: ChainAddress,
+    /// Name of the table.
+    pub table: TableName,
+    /// What the names of all folders begin with: empty, or ended by a slash.
+    pub prefix: String,
+    /// Secret with the value of the header `Authorization`, if the signer asks for one.
+    pub authorization: Option<SecretName>,
+}
+
 impl ArchiveDefinition {
     /// Reads a definition, and names the field that is wrong.
     pub fn read(body: &Value) -> Result<ArchiveDefinition, BadField> {
         let mut fields = DefinitionFields::of(body)?;
-        const KINDS: &str = "\"s3\" or \"ipfs\"";
+        const KINDS: &str = "\"s3\", \"ipfs\" or \"tableland\"";
         let kind = fields.required("kind", KINDS)?;
         let place = match kind {
             "s3" => ArchivePlace::S3(S3Place::read(&mut fields)?),
             "ipfs" => ArchivePlace::Ipfs(IpfsPlace::read(&mut fields)?),
+            "tableland" => ArchivePlace::Tableland(TablelandPlace::read(&mut fields)?),
             _ => return Err(BadField::new("kind", Value::from(kind).to_string(), KINDS)),
         };
         let every_us = fields.duration_us("every", EVERY_US)?.unwrap_or(EVERY_US_DEFAULT);
@@ -115,6 +141,7 @@ impl ArchiveDefinition {
                 both.into_iter().chain(&place.session_token).find_map(SecretName::lack)
             }
             ArchivePlace::Ipfs(place) => place.authorization.as_ref().and_then(SecretName::lack),
+            ArchivePlace::Tableland(place) => place.authorization.as_ref().and_then(SecretName::lack),
         }
     }
 }
@@ -122,7 +149,6 @@ impl ArchiveDefinition {
 impl S3Place {
     fn read(fields: &mut DefinitionFields<'_>) -> Result<S3Place, BadField> {
         const BUCKET: &str = "3 to 63 of a-z 0-9 . -";
-        const PREFIX: &str = "up to 256 of A-Z a-z 0-9 . _ - /, without empty segments, . and ..";
         const REGION: &str = "1 to 64 of a-z 0-9 -";
         let is_of = |text: &str, further: &[u8]| {
             text.bytes()
@@ -141,16 +167,7 @@ impl S3Place {
         if !(3..=63).contains(&bucket.len()) || !is_of(bucket, b".-") {
             return bad("bucket", bucket, BUCKET);
         }
-        let prefix = fields.value("prefix").map_or(Some(""), Value::as_str);
-        let prefix = prefix.ok_or_else(|| BadField::new("prefix", "no text", PREFIX))?.trim_end_matches('/');
-        let is_segment = |text: &str| {
-            let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-            !matches!(text, "" | "." | "..") && text.bytes().all(is_fine)
-        };
-        if prefix.len() > PREFIX_BYTES_MAX || !(prefix.is_empty() || prefix.split('/').all(is_segment)) {
-            return bad("prefix", prefix, PREFIX);
-        }
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let prefix = prefix(fields)?;
         let access_key_id = secret(fields, "access_key_id", Some("env:AWS_ACCESS_KEY_ID"))?;
         let secret_access_key = secret(fields, "secret_access_key", Some("env:AWS_SECRET_ACCESS_KEY"))?;
         let missing = |name: &str| BadField::new(name, "missing", SecretName::ALLOWED);
@@ -173,10 +190,47 @@ impl IpfsPlace {
     }
 }
 
+impl TablelandPlace {
+    fn read(fields: &mut DefinitionFields<'_>) -> Result<TablelandPlace, BadField> {
+        let missing = |name: &str, allowed: &str| BadField::new(name, "missing", allowed);
+        let api = address(fields, "api")?.ok_or_else(|| missing("api", ADDRESS))?;
+        let rpc = address(fields, "rpc")?.ok_or_else(|| missing("rpc", ADDRESS))?;
+        let registry = chain_address(fields, "registry")?;
+        let from = chain_address(fields, "from")?;
+        let table = fields.required("table", TableName::ALLOWED)?;
+        let name = TableName::parse(table);
+        let table = name.ok_or_else(|| bad_field("table", &Value::from(table), TableName::ALLOWED))?;
+        let prefix = prefix(fields)?;
+        let authorization = secret(fields, "authorization", None)?;
+        Ok(TablelandPlace { api, rpc, registry, from, table, prefix, authorization })
+    }
+}
+
+/// Reads the address of an account or a contract.
+fn chain_address(fields: &mut DefinitionFields<'_>, name: &'static str) -> Result<ChainAddress, BadField> {
+    let text = fields.required(name, ChainAddress::ALLOWED)?;
+    let bad = || bad_field(name, &Value::from(text), ChainAddress::ALLOWED);
+    ChainAddress::parse(text).ok_or_else(bad)
+}
+
+/// Reads what the names of objects begin with: nothing, or a path that ends with a slash.
+fn prefix(fields: &mut DefinitionFields<'_>) -> Result<String, BadField> {
+    const PREFIX: &str = "up to 256 of A-Z a-z 0-9 . _ - /, without empty segments, . and ..";
+    let text = fields.value("prefix").map_or(Some(""), Value::as_str);
+    let text = text.ok_or_else(|| BadField::new("prefix", "no text", PREFIX))?.trim_end_matches('/');
+    let is_segment = |text: &str| {
+        let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        !matches!(text, "" | "." | "..") && text.bytes().all(is_fine)
+    };
+    if text.len() > PREFIX_BYTES_MAX || !(text.is_empty() || text.split('/').all(is_segment)) {
+        return Err(bad_field("prefix", &Value::from(text), PREFIX));
+    }
+    Ok(if text.is_empty() { String::new() } else { format!("{text}/") })
+}
+
 /// Reads the address of a server, and takes the slash at its end away.
 fn address(fields: &mut DefinitionFields<'_>, name: &'static str) -> Result<Option<String>, BadField> {
-    const ALLOWED: &str = "http:// or https:// with a host and perhaps a port, without a path or a password";
-    let Some(text) = fields.text(name, ALLOWED)? else { return Ok(None) };
+    let Some(text) = fields.text(name, ADDRESS)? else { return Ok(None) };
     let is_fine = reqwest::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
@@ -189,7 +243,7 @@ fn address(fields: &mut DefinitionFields<'_>, name: &'static str) -> Result<Opti
     let shown = if text.contains('@') { "(not shown)" } else { text };
     match is_fine {
         true => Ok(Some(text.trim_end_matches('/').to_owned())),
-        false => Err(bad_field(name, &Value::from(shown), ALLOWED)),
+        false => Err(bad_field(name, &Value::from(shown), ADDRESS)),
     }
 }
 
@@ -259,6 +313,26 @@ mod tests {
             ("api", json!("http://h/")),
         ] {
             assert_eq!(with(field, bad.clone()).map(|_| ()), Err(field.into()), "{bad}");
+        }
+        let table = |field: &str, value: Value| {
+            let mut body = json!({
+                "kind": "tableland", "api": "http://v/", "rpc": "http://s/", "table": "t_1_2",
+                "registry": format!("0x{}", "a".repeat(40)), "from": format!("0x{}", "b".repeat(40)),
+            });
+            body[field] = value;
+            ArchiveDefinition::read(&body).map_err(|bad| bad.field)
+        };
+        assert!(table("prefix", json!("a/b")).is_ok());
+        for (field, bad) in [
+            ("table", json!("t")),
+            ("registry", json!("0x12")),
+            ("from", json!(7)),
+            ("rpc", json!("http://u:p@h/")),
+            ("api", json!("v")),
+            ("prefix", json!("a//b")),
+            ("bucket", json!("b-1")),
+        ] {
+            assert_eq!(table(field, bad.clone()).map(|_| ()), Err(field.into()), "{bad}");
         }
         let error = ArchiveDefinition::read(&json!({"bucket": "b-1"})).map_err(|bad| bad.field);
         assert_eq!(error, Err("kind".into()));

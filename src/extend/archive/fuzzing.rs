@@ -1,5 +1,5 @@
-//! Checks of what is read from stores and definitions: manifests, frames, what S3, Kubo and the receivers of webhooks
-//! answer, and definitions of archives and webhooks.
+//! Checks of what is read from stores and definitions: manifests, frames, what S3, Kubo, Tableland and the
+//! receivers of webhooks answer, and definitions of archives and webhooks.
 
 use serde_json::Value;
 
@@ -8,6 +8,9 @@ use super::frame::ReadFrame;
 use super::kubo_answer::{read_added, read_folder, read_pins, read_refusal};
 use super::manifest::{Manifest, frame_name};
 use super::s3::{read_s3_error, read_s3_page, sha256_hex};
+use super::tableland::{
+    read_objects, read_parts, read_receipt, read_result, read_status, read_tableland_refusal,
+};
 use crate::extend::hooks::{HookDefinition, delay_us, retry_after_us};
 use crate::fuzzing::{Pieces, join};
 
@@ -71,6 +74,13 @@ pub fn place_answer(input: &[u8]) {
     if let Some(pins) = read_pins(input) {
         assert!(pins.len() <= input.len());
     }
+    let _ = (read_receipt(input), read_tableland_refusal(input), read_objects(input));
+    if let Some(Ok(result)) = read_result(input) {
+        let _ = read_status(&result);
+    }
+    if let Some(object) = read_parts(input) {
+        assert!(object.len() < input.len(), "an object is smaller than the rows that hold it");
+    }
 }
 
 /// Answers as they occur.
@@ -85,6 +95,11 @@ pub fn place_answer_seeds() -> Vec<Vec<u8>> {
         "{\"Cid\":{\"/\":\"bafy\"}}",
         "{\"Cid\":\"a\",\"Type\":\"recursive\",\"Name\":\"n\"}\n{\"Cid\":\"b\"}\n",
         "{\"Message\":\"not pinned\",\"Code\":0,\"Type\":\"error\"}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"status\":\"0x1\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32000,\"message\":\"insufficient funds\"}}",
+        "{\"table_id\":\"2\",\"transaction_hash\":\"0x1\",\"error\":\"no such column\",\"error_event_idx\":0}",
+        "[{\"part\":0,\"data\":\"aGVs\"},{\"part\":1,\"data\":\"bG8\"}]",
+        "[{\"folder\":\"a/b\",\"object\":\"c\",\"characters\":7}]",
         "120",
         "Sat, 22 Nov 2025 08:30:00 GMT",
     ]
@@ -109,6 +124,7 @@ pub fn delivery_definition_seeds() -> Vec<Vec<u8>> {
     [
         r#"{"kind":"s3","bucket":"b-1","endpoint":"http://h:9","prefix":"p/q","every":"24h","keep":7,"pattern":"a/**"}"#,
         r#"{"kind":"ipfs","api":"http://127.0.0.1:5001","authorization":"env:A","full_every":3}"#,
+        r#"{"kind":"tableland","api":"http://h:1","rpc":"http://h:2","table":"t_1_2","registry":"0x0000000000000000000000000000000000000001","from":"0x0000000000000000000000000000000000000002"}"#,
         r#"{"on":["a/*"],"url":"https://h/x?y=1","secret":"env:S","headers":{"x-a":"b"},"batch_records":5,"linger":"1s"}"#,
     ]
     .map(|text| text.as_bytes().to_vec())

@@ -1,4 +1,4 @@
-//! Archives: what changed since the last one is written to S3 or IPFS at intervals, and can be verified and restored.
+//! Archives: what changed since the last one is written to S3, IPFS or Tableland at intervals, and can be verified and restored.
 //!
 //! An archive is a folder of frames with records ([`frame`]) and a manifest ([`manifest`]), which is written last, so it
 //! is whole or absent. A full archive has everything; each further one has what the resume token of the one before does
@@ -27,6 +27,7 @@ mod restore;
 mod runner;
 mod s3;
 mod store;
+mod tableland;
 mod verify;
 mod write;
 

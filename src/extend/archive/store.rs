@@ -11,6 +11,7 @@ use super::frame::{FRAME_BYTES_MAX, ReadFrame};
 use super::ipfs::{AddedFile, IpfsNode};
 use super::manifest::{FrameOf, MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest};
 use super::s3::{S3Bucket, sha256_hex};
+use super::tableland::Tableland;
 use crate::extend::host::ExtendHost;
 use crate::extend::http_client::http_client;
 
@@ -26,8 +27,14 @@ pub struct ArchiveStore {
 }
 
 enum Backing {
-    S3(S3Bucket),
+    Objects(Objects),
     Ipfs(IpfsNode),
+}
+
+/// A place that keeps objects by their names.
+enum Objects {
+    S3(S3Bucket),
+    Tableland(Tableland),
 }
 
 /// What is in the place.
@@ -64,7 +71,11 @@ impl ArchiveStore {
         Ok(match &definition.place {
             ArchivePlace::S3(place) => ArchiveStore {
                 root: format!("{}{name}/", place.prefix),
-                backing: Backing::S3(S3Bucket::new(client, host.clone(), place)?),
+                backing: Backing::Objects(Objects::S3(S3Bucket::new(client, host.clone(), place)?)),
+            },
+            ArchivePlace::Tableland(place) => ArchiveStore {
+                root: format!("{}{name}/", place.prefix),
+                backing: Backing::Objects(Objects::Tableland(Tableland::new(client, place)?)),
             },
             ArchivePlace::Ipfs(place) => ArchiveStore {
                 root: format!("anode-archive/{name}/"),
@@ -85,8 +96,8 @@ impl ArchiveStore {
             Backing::Ipfs(node) => {
                 survey.whole = node.pins(&self.root).await?.into_iter().map(|(cid, _)| cid).collect();
             }
-            Backing::S3(bucket) => {
-                for (key, _) in bucket.list(&self.root).await? {
+            Backing::Objects(objects) => {
+                for (key, _) in objects.list(&self.root).await? {
                     let inner = key.strip_prefix(&self.root).and_then(|rest| rest.split_once('/'));
                     if let Some((folder, _)) = inner {
                         survey.partial.entry(folder.to_owned()).or_default().push(key);
@@ -104,14 +115,14 @@ impl ArchiveStore {
     /// Removes what writers have left that were interrupted: this node, and any other one that cannot be at it any
     /// longer. Returns the number of folders.
     pub async fn clean(&self, survey: &Survey, node: &str, now_us: u64) -> Result<usize, PlaceError> {
-        let Backing::S3(bucket) = &self.backing else { return Ok(0) };
+        let Backing::Objects(objects) = &self.backing else { return Ok(0) };
         let mut count = 0;
         for (folder, keys) in &survey.partial {
             let Some((at, writer)) = folder.split_once('-') else { continue };
             let Ok(at) = at.parse::<u64>() else { continue };
             if writer == node || now_us.saturating_sub(at) > 2 * WRITE_US_MAX {
                 for key in keys {
-                    bucket.delete(key).await?;
+                    objects.delete(key).await?;
                 }
                 count += 1;
             }
@@ -123,10 +134,10 @@ impl ArchiveStore {
     pub async fn remove(&self, id: &str, manifest: &Manifest) -> Result<(), PlaceError> {
         match &self.backing {
             Backing::Ipfs(node) => node.unpin(id).await,
-            Backing::S3(bucket) => {
-                bucket.delete(&format!("{}{id}/{MANIFEST_NAME}", self.root)).await?;
+            Backing::Objects(objects) => {
+                objects.delete(&format!("{}{id}/{MANIFEST_NAME}", self.root)).await?;
                 for frame in &manifest.frames {
-                    bucket.delete(&format!("{}{id}/{}", self.root, frame.name)).await?;
+                    objects.delete(&format!("{}{id}/{}", self.root, frame.name)).await?;
                 }
                 Ok(())
             }
@@ -149,8 +160,50 @@ impl ArchiveStore {
 
     async fn read(&self, id: &str, object: &str, bytes_max: usize) -> Result<Bytes, PlaceError> {
         match &self.backing {
-            Backing::S3(bucket) => bucket.get(&format!("{}{id}/{object}", self.root), bytes_max).await,
+            Backing::Objects(objects) => objects.get(&format!("{}{id}/{object}", self.root), bytes_max).await,
             Backing::Ipfs(node) => node.read(id, object, bytes_max).await,
+        }
+    }
+}
+
+impl Objects {
+    /// Puts an object, which may be incomplete until this is done.
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), PlaceError> {
+        match self {
+            Objects::S3(bucket) => bucket.put(key, body).await,
+            Objects::Tableland(table) => table.put(key, &body).await,
+        }
+    }
+
+    /// Puts an object, which is there as a whole or not at all.
+    async fn put_at_once(&self, key: &str, body: Bytes) -> Result<(), PlaceError> {
+        match self {
+            Objects::S3(bucket) => bucket.put(key, body).await,
+            Objects::Tableland(table) => table.put_at_once(key, &body).await,
+        }
+    }
+
+    /// Gets an object of at most `bytes_max` bytes.
+    async fn get(&self, key: &str, bytes_max: usize) -> Result<Bytes, PlaceError> {
+        match self {
+            Objects::S3(bucket) => bucket.get(key, bytes_max).await,
+            Objects::Tableland(table) => table.get(key, bytes_max).await,
+        }
+    }
+
+    /// Deletes an object, if it is there.
+    async fn delete(&self, key: &str) -> Result<(), PlaceError> {
+        match self {
+            Objects::S3(bucket) => bucket.delete(key).await,
+            Objects::Tableland(table) => table.delete(key).await,
+        }
+    }
+
+    /// Names and sizes of all objects whose names begin like this.
+    async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, PlaceError> {
+        match self {
+            Objects::S3(bucket) => bucket.list(prefix).await,
+            Objects::Tableland(table) => table.list(prefix).await,
         }
     }
 }
@@ -159,8 +212,11 @@ impl ArchiveUpload<'_> {
     /// Writes an object of the archive, other than the manifest.
     pub async fn put(&mut self, name: &str, content: Bytes) -> Result<(), PlaceError> {
         let bytes = content.len() as u64;
+        if let Backing::Objects(Objects::Tableland(_)) = &self.store.backing {
+            Tableland::check_size(bytes + self.objects.iter().map(|(_, bytes)| bytes).sum::<u64>())?;
+        }
         match &self.store.backing {
-            Backing::S3(bucket) => bucket.put(&self.key(name), content).await?,
+            Backing::Objects(objects) => objects.put(&self.key(name), content).await?,
             Backing::Ipfs(node) => self.files.push(node.add(name, &content).await?),
         }
         self.objects.push((self.key(name), bytes));
@@ -170,13 +226,13 @@ impl ArchiveUpload<'_> {
     /// Writes the manifest, which makes the archive whole. Returns its id.
     pub async fn finish(mut self, manifest: Vec<u8>) -> Result<String, PlaceError> {
         match &self.store.backing {
-            Backing::S3(bucket) => {
+            Backing::Objects(objects) => {
                 // Somebody may have taken this writer for dead, and cleaned up behind it.
-                let there = bucket.list(&self.key("")).await?;
+                let there = objects.list(&self.key("")).await?;
                 if let Some((key, _)) = self.objects.iter().find(|object| !there.contains(object)) {
                     return Err(PlaceError::NotFound(format!("{key}, which was written just now")));
                 }
-                bucket.put(&self.key(MANIFEST_NAME), manifest.into()).await?;
+                objects.put_at_once(&self.key(MANIFEST_NAME), manifest.into()).await?;
                 Ok(self.folder)
             }
             Backing::Ipfs(node) => {

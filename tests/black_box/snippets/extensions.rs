@@ -57,6 +57,21 @@ fn the_archive_on_ipfs_is_one_that_a_node_takes() {
     assert_eq!(definition, json!({"kind": "ipfs", "api": "http://127.0.0.1:9"}));
 }
 
+/// Nobody listens at the addresses, which are of this machine. That it works with Tableland is tested by `scripts/tableland-test`.
+#[test]
+fn the_archive_on_tableland_is_one_that_a_node_takes() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let text = block_of(ARCHIVES, "kind = \"tableland\"")
+        .replace("https://tableland.network", "http://127.0.0.1:9")
+        .replace(":8545", ":9");
+    archives::put_archive(&node, "copy", &text);
+    let definition = node.get("/v1/archive/copy").json()["definition"].clone();
+    assert_eq!(
+        (&definition["table"], &definition["rpc"]),
+        (&json!("anode_8453_12"), &json!("http://127.0.0.1:9"))
+    );
+}
+
 #[test]
 fn the_first_filter_leaves_out_what_it_says() {
     let node = Node::start(NodeConfig::named("a").in_memory());

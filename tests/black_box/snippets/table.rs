@@ -110,6 +110,7 @@ pub const BLOCKS: &[Block] = &[
     block("docs/simulator.md", "CARGO_PROFILE", CARGO),
     block("docs/extend/archives.md", "kind = \"s3\"", Here),
     block("docs/extend/archives.md", "kind = \"ipfs\"", Here),
+    block("docs/extend/archives.md", "kind = \"tableland\"", Here),
     block("docs/extend/archives.md", "anode archive put hourly", Here),
     block("docs/extend/filters.md", "anode sub", Here),
     block("docs/extend/filters.md", "data.c > 20.5", File("src/expression/page_tests.rs")),
