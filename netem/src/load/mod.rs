@@ -1,6 +1,7 @@
 //! The clients of a run: publishers and subscribers that speak WebSocket, lose their connections and come back. They
 //! tell a recorder everything that they offer and see.
 
+pub(crate) mod course;
 pub(crate) mod frames;
 mod publisher;
 mod reader;

@@ -1,11 +1,8 @@
 //! A publisher: puts values at its rate, whatever the answers, until too many are unanswered.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anode_loadgen::Outcome as Attempt;
-use anode_loadgen::random::Random;
 use serde::Deserialize;
 
 use super::bucket::{self, Refusal};
@@ -13,22 +10,14 @@ use super::protocol::{Message, publish, subscribe};
 use super::socket::Socket;
 use crate::checker::{Answer, Level, Offer, Outcome, Seen, Version};
 use crate::load::Shared;
+use crate::load::course::{self, ANSWERS_PER_TURN, Course, READ};
 use crate::load::shared::{source_name, unique_data};
+use crate::target::Target;
 
-/// Puts without an answer until a publisher waits, as the publishers of aNode do.
-const UNANSWERED_MAX: usize = 2_000;
-/// Puts that are sent before answers are read again.
-const PER_TURN: u64 = 100;
-/// Pause after a connection was lost or refused.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How long a server may be silent until the publisher goes to another one.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
 /// How long an answer is waited for, as the client libraries of NATS do. One that comes later still counts.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How long answers are waited for in the end.
-const LAST_ANSWERS: Duration = Duration::from_secs(8);
-/// Longest time that reading waits, so that values are sent in time.
-const READ: Duration = Duration::from_millis(4);
 
 /// The answer of JetStream to a put.
 #[derive(Deserialize)]
@@ -39,146 +28,84 @@ struct PutAnswer {
 
 /// Puts until the run is told to publish no more.
 pub fn run(shared: &Shared, number: usize) {
-    Publisher {
-        shared,
-        inbox: format!("_INBOX.netem.put.{}.{number}", std::process::id()),
-        node: number,
-        random: Random::new(shared.plan.seed, 1_000 + number as u64),
-        rate: shared.plan.rate / shared.plan.nodes.len() as f64,
-        begin: Instant::now(),
-        sent: 0,
-        socket: None,
-        unanswered: BTreeMap::new(),
-    }
-    .run();
+    let inbox = format!("_INBOX.netem.put.{}.{number}", std::process::id());
+    course::run(Publisher { course: Course::new(shared, number), inbox });
 }
 
 struct Publisher<'a> {
-    shared: &'a Shared,
+    /// The time at which it was sent is kept of each put that waits for its answer.
+    course: Course<'a, Socket, Instant>,
     /// Begin of the subjects to which answers go.
     inbox: String,
-    /// The server of the connection, or the next one.
-    node: usize,
-    random: Random,
-    rate: f64,
-    begin: Instant,
-    sent: u64,
-    socket: Option<Socket>,
-    /// When each put was sent that waits for its answer.
-    unanswered: BTreeMap<u64, Instant>,
 }
 
-impl Publisher<'_> {
-    fn run(mut self) {
-        while self.shared.is_publishing.load(Relaxed) {
-            let worked = self.connect().and_then(|()| self.turn());
-            if worked.is_err() {
-                self.lose();
-                std::thread::sleep(PAUSE);
-            }
-        }
-        let until = Instant::now() + LAST_ANSWERS;
-        while Instant::now() < until && !self.unanswered.is_empty() {
-            if self.read_answers().is_err() {
-                break;
-            }
-        }
-        self.lose();
+impl<'a> course::Publisher<'a> for Publisher<'a> {
+    type Socket = Socket;
+    type Kept = Instant;
+
+    fn course(&mut self) -> &mut Course<'a, Socket, Instant> {
+        &mut self.course
     }
 
-    fn connect(&mut self) -> Attempt<()> {
-        if self.socket.is_none() {
-            let mut socket = Socket::open(&self.shared.plan.nodes[self.node].1)?;
-            subscribe(&mut socket.out, &format!("{}.*", self.inbox), 1);
-            self.socket = Some(socket);
-            self.shared.counts.connections.fetch_add(1, Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Gives the connection up, and takes the next server.
-    fn lose(&mut self) {
-        self.socket = None;
-        self.node = (self.node + 1) % self.shared.plan.nodes.len();
-        for publish in std::mem::take(&mut self.unanswered).into_keys() {
-            self.shared.recorder.see(Seen::Unanswered { publish });
-        }
-        self.skip_due();
-    }
-
-    /// Leaves out what is due, so that a publisher that was held up does not send everything at once.
-    fn skip_due(&mut self) {
-        let due = self.due();
-        if due > self.sent {
-            self.shared.counts.held.fetch_add(due - self.sent, Relaxed);
-            self.sent = due;
-        }
-    }
-
-    fn due(&self) -> u64 {
-        (self.begin.elapsed().as_secs_f64() * self.rate) as u64
-    }
-
-    fn turn(&mut self) -> Attempt<()> {
-        let due = self.due().min(self.sent + PER_TURN);
-        while self.sent < due && self.unanswered.len() < UNANSWERED_MAX {
-            self.sent += 1;
-            self.send()?;
-        }
-        if self.unanswered.len() >= UNANSWERED_MAX {
-            self.skip_due();
-        }
-        self.read_answers()
+    fn open(&mut self, server: &Target) -> Attempt<Socket> {
+        let mut socket = Socket::open(server)?;
+        subscribe(&mut socket.out, &format!("{}.*", self.inbox), 1);
+        Ok(socket)
     }
 
     fn send(&mut self) -> Attempt<()> {
-        let number = self.shared.take_number();
-        let data = unique_data(number, self.shared.plan.data_bytes);
+        let shared = self.course.shared;
+        let number = shared.take_number();
+        let data = unique_data(number, shared.plan.data_bytes);
+        let random = &mut self.course.random;
+        let source = source_name(random.next_u64() % shared.plan.sources);
+        // Publishers of aNode draw two numbers more for each record, so both put the same sources in the same order.
+        let _ = (random.next_u64(), random.next_u64());
         let offer = Offer {
-            source: source_name(self.random.next_u64() % self.shared.plan.sources),
+            source,
             ts: None,
             data_hash: Some(Version::of_data(0, data.as_bytes()).hash),
             data_bytes: data.len() as u32,
             ttl_ms: 0,
-            node: self.shared.plan.nodes[self.node].0.clone(),
+            node: self.course.node_name(),
             level: Level::Stored,
         };
-        // Publishers of aNode draw two numbers more for each record, so both put the same sources in the same order.
-        let _ = (self.random.next_u64(), self.random.next_u64());
-        let socket = self.socket.as_mut().ok_or("no connection")?;
+        let socket = self.course.socket.as_mut().ok_or("no connection")?;
         let reply = format!("{}.{number}", self.inbox);
         publish(&mut socket.out, &bucket::subject(&offer.source), Some(&reply), data.as_bytes());
-        self.unanswered.insert(number, Instant::now());
-        self.shared.recorder.see(Seen::Offered { publish: number, offer });
-        self.shared.counts.sent.fetch_add(1, Relaxed);
+        self.course.note_sent(number, offer, Instant::now());
         Ok(())
     }
 
     fn read_answers(&mut self) -> Attempt<()> {
-        let socket = self.socket.as_mut().ok_or("no connection")?;
+        let socket = self.course.socket.as_mut().ok_or("no connection")?;
         socket.keep_alive();
         socket.flush()?;
         let mut timeout = READ;
-        for _ in 0..2 * PER_TURN {
-            let socket = self.socket.as_mut().ok_or("no connection")?;
+        for _ in 0..ANSWERS_PER_TURN {
+            let socket = self.course.socket.as_mut().ok_or("no connection")?;
             let Some(message) = socket.read(timeout)? else { break };
             timeout = Duration::from_millis(1);
             self.handle(&message);
         }
         self.give_up_late();
-        match self.socket.as_ref().is_some_and(|socket| socket.silent_for() > SILENCE_MAX) {
-            true => Err("the server is silent".into()),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
+    /// A server answers at least the pings of the publisher.
+    fn is_silent(&self) -> bool {
+        self.course.socket.as_ref().is_some_and(|socket| socket.silent_for() > SILENCE_MAX)
+    }
+}
+
+impl Publisher<'_> {
     fn give_up_late(&mut self) {
-        while let Some(first) = self.unanswered.first_entry()
+        while let Some(first) = self.course.unanswered.first_entry()
             && first.get().elapsed() > ANSWER_MAX
         {
             let publish = *first.key();
             first.remove();
-            self.shared.recorder.see(Seen::Unanswered { publish });
+            self.course.shared.recorder.see(Seen::Unanswered { publish });
         }
     }
 
@@ -187,13 +114,10 @@ impl Publisher<'_> {
         let number = number.and_then(|number| number.parse().ok());
         let (Some(publish), Some(answer)) = (number, answer(message)) else {
             let said = String::from_utf8_lossy(&message.payload).into_owned();
-            return self.shared.surprise(format!("a publisher got {} {said}", message.headers.trim()));
+            return self.course.shared.surprise(format!("a publisher got {} {said}", message.headers.trim()));
         };
-        self.unanswered.remove(&publish);
-        let is_done = matches!(answer, Answer::Done { .. });
-        self.shared.recorder.see(Seen::Answered { publish, answer });
-        let counts = &self.shared.counts;
-        if is_done { &counts.acked } else { &counts.failed }.fetch_add(1, Relaxed);
+        self.course.unanswered.remove(&publish);
+        self.course.note_answer(publish, answer);
     }
 }
 
