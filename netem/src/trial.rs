@@ -138,7 +138,7 @@ fn act(trial: &Trial, recorder: &Recorder) -> Outcome<()> {
     recorder.see(Seen::NodeEnded { node: killed.clone() });
     nodes.kill(2);
     sleep(PHASE);
-    load.end_publishing();
+    load.clients.end_publishing();
     nodes.restart(2)?;
     recorder.see(Seen::NodeStarted { node: killed });
     recorder.see(Seen::FaultEnded { fault: FAULT });
@@ -149,7 +149,7 @@ fn act(trial: &Trial, recorder: &Recorder) -> Outcome<()> {
         let records = finals::read(target)?.into_iter().collect();
         recorder.see(Seen::Final { node: node.clone(), place: Place::Map, records });
     }
-    load.end();
+    load.clients.end();
     drop((load, watch));
     Ok(())
 }

@@ -14,7 +14,6 @@ use super::cluster::Cluster;
 use super::drive::{self, CALM};
 use super::spec::Spec;
 use crate::checker::{Checker, Report};
-use crate::load::Clients;
 use crate::load::recorder::Recorder;
 use crate::load::shared::source_name;
 use crate::peer::{self, Accounting, Api, Comparison, Contents, Ending, Mapping, PeerLoad, Server};
@@ -120,17 +119,17 @@ fn drive_servers(
     std::thread::sleep(CALM);
     load.publish()?;
     let (ended, measured) =
-        drive::let_faults_happen(spec, cluster, recorder, is_interrupted, &mut injector, &load)?;
+        drive::let_faults_happen(spec, cluster, recorder, is_interrupted, &mut injector, &load.clients)?;
     let mut ending = Ending { load_s: measured.load_s, notes: measured.notes, ..Ending::default() };
     ending.notes.extend(ended.into_iter().map(|end| end.detail));
     let bucket = end(spec, cluster, &targets, &mut load, &mut ending, is_interrupted);
     ending.links = cluster.link_totals();
-    let counts = load.counts();
+    let counts = load.clients.counts();
     ending.held = counts.held.load(Relaxed);
     ending.delivered = counts.delivered.load(Relaxed);
     ending.older_after_newer = load.older();
-    ending.notes.extend(load.surprises());
-    load.end();
+    ending.notes.extend(load.clients.surprises());
+    load.clients.end();
     Ok((ending, bucket))
 }
 
@@ -148,7 +147,7 @@ fn end(
         ending.notes.push(error.to_string());
     }
     ending.equal_s = wait_whole(targets, healed, is_interrupted).then(|| healed.elapsed().as_secs_f64());
-    load.end_publishing();
+    load.clients.end_publishing();
     if ending.equal_s.is_some() {
         // The answers that came late may have been of values that were stored late.
         wait_whole(targets, Instant::now(), is_interrupted);

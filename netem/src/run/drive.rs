@@ -67,7 +67,7 @@ pub fn drive(
     std::thread::sleep(CALM);
     load.publish()?;
     let (broken, measured) =
-        let_faults_happen(spec, testbed, recorder, is_interrupted, &mut injector, &load)?;
+        let_faults_happen(spec, testbed, recorder, is_interrupted, &mut injector, &load.clients)?;
     Ok(Driven { load, watches, broken, measured })
 }
 
@@ -84,7 +84,7 @@ pub fn let_faults_happen(
     recorder: &Recorder,
     is_interrupted: &Arc<AtomicBool>,
     injector: &mut Injector,
-    clients: &dyn Clients,
+    clients: &Clients,
 ) -> Outcome<(Vec<Broken>, Measured)> {
     let run_s = spec.seconds as f64;
     let begin = Instant::now();

@@ -13,7 +13,6 @@ use super::spec::Spec;
 use super::summary::{Broken, Measured};
 use crate::checker::{MemberState, Name, Place, Seen};
 use crate::finals::{self, Comparison, Holdings};
-use crate::load::Clients;
 use crate::load::recorder::Recorder;
 use crate::target::Target;
 use crate::testbed::{StoreAlone, Testbed};
@@ -63,7 +62,7 @@ pub fn settle(
         }
         None => measured.equal_s = Some(since_s()),
     }
-    load.end_publishing();
+    load.clients.end_publishing();
     std::thread::sleep(LAST_DELIVERIES);
     // The answers that came late may have been of records that were applied late.
     let compared = finals::wait_equal(&nodes, EQUAL_MAX, go_on)?;
@@ -85,14 +84,14 @@ pub fn settle(
             if is_scarce { &mut measured.unjudged } else { &mut broken }.push(late);
         }
     }
-    broken.extend(load.surprises().into_iter().map(|detail| Broken { promise: "protocol", detail }));
-    let counts = load.counts();
+    broken.extend(load.clients.surprises().into_iter().map(|detail| Broken { promise: "protocol", detail }));
+    let counts = load.clients.counts();
     measured.sent = counts.sent.load(Relaxed);
     measured.delivered = counts.delivered.load(Relaxed);
     measured.held = counts.held.load(Relaxed);
     measured.slowest_start_s = watches.starts.slowest().map(|start| start.took_us as f64 / 1e6);
     measured.links = testbed.link_totals();
-    load.end();
+    load.clients.end();
     drop(load);
     drop(watches);
     measured.notes.extend(testbed.notes());
