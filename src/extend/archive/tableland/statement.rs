@@ -43,11 +43,12 @@ pub fn delete_statement(table: &TableName, key: &str) -> String {
 }
 
 /// The statement that lists the objects below a prefix, with the number of characters of each. It may name some more,
-/// because an underscore in the prefix stands for any character.
+/// because an underscore in the prefix stands for any character. The column with the folder has no slash at its end, and a prefix
+/// has.
 pub fn count_statement(table: &TableName, prefix: &str) -> String {
     let prefix = literal(&format!("{prefix}%"));
     format!(
-        "SELECT folder, object, SUM(LENGTH(data)) AS characters FROM {table} WHERE folder LIKE {prefix} \
+        "SELECT folder, object, SUM(LENGTH(data)) AS characters FROM {table} WHERE folder || '/' LIKE {prefix} \
          GROUP BY folder, object ORDER BY folder, object"
     )
 }
@@ -81,6 +82,8 @@ mod tests {
             [format!("INSERT INTO anode_31337_2 (folder, object, part, data) VALUES {row}")]
         );
         assert!(insert_statements(&table(), "a/b", b"")[0].ends_with("VALUES ('a', 'b', 0, '')"));
+        let listed = count_statement(&table(), "p/nightly/1-a/");
+        assert!(listed.contains("WHERE folder || '/' LIKE 'p/nightly/1-a/%' GROUP BY"), "{listed}");
         let quoted = delete_statement(&table(), "it's/b");
         assert_eq!(quoted, "DELETE FROM anode_31337_2 WHERE folder = 'it''s' AND object = 'b'");
     }
