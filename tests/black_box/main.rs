@@ -10,6 +10,7 @@ mod api;
 mod api_definitions;
 mod archives;
 mod archives_faults;
+mod archives_tableland;
 mod cassandra;
 mod certificates;
 mod cli;
