@@ -60,17 +60,35 @@ pub fn add_node(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 }
 
 /// A module that is ready to be instantiated.
-pub struct WasmGuests(MiddlewarePre<GuestState>);
+pub struct WasmGuests {
+    module: MiddlewarePre<GuestState>,
+    /// Number of instances that were made.
+    #[cfg(test)]
+    made: std::sync::atomic::AtomicUsize,
+}
 
 impl WasmGuests {
     /// Checks that the module exports what the world demands.
     pub fn new(instance: wasmtime::component::InstancePre<GuestState>) -> wasmtime::Result<WasmGuests> {
-        Ok(WasmGuests(MiddlewarePre::new(instance)?))
+        let module = MiddlewarePre::new(instance)?;
+        Ok(WasmGuests {
+            module,
+            #[cfg(test)]
+            made: std::sync::atomic::AtomicUsize::new(0),
+        })
+    }
+
+    /// Returns how many instances were made, of which some may be gone.
+    #[cfg(test)]
+    pub fn made(&self) -> usize {
+        self.made.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// Makes an instance.
     pub fn instantiate(&self) -> Result<WasmGuest, RuleFailure> {
-        let mut store = Store::new(self.0.engine(), GuestState::default());
+        #[cfg(test)]
+        self.made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let mut store = Store::new(self.module.engine(), GuestState::default());
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
@@ -78,7 +96,7 @@ impl WasmGuests {
             Ok(if is_used_up { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store.set_hostcall_fuel(MANY_BYTES_MAX);
-        let instance = self.0.instantiate(&mut store).map_err(|error| failure(&error))?;
+        let instance = self.module.instantiate(&mut store).map_err(|error| failure(&error))?;
         let memory_bytes = store.data().limiter.memory_bytes();
         Ok(WasmGuest { store, instance, memory_bytes })
     }

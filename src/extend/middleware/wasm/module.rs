@@ -56,6 +56,14 @@ pub struct WasmModule {
     _engine: Arc<WasmEngine>,
 }
 
+#[cfg(test)]
+impl WasmModule {
+    /// Returns how many instances were made since the module was compiled, and how many of them nobody uses.
+    pub fn instances(&self) -> (usize, usize) {
+        (self.guests.made(), self.idle.lock().len())
+    }
+}
+
 impl MiddlewareRule for WasmModule {
     fn decide(&self, given: &GivenDraft<'_>, reader: &Arc<dyn RecordReader>) -> Result<Ruling, RuleFailure> {
         let idle = self.idle.lock().pop();

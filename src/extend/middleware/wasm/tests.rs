@@ -1,4 +1,7 @@
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::super::bounds::MANY_RECORDS_MAX;
 use super::super::rule::{GivenDraft, MiddlewareRule, RecordReader, RuleFailure, Ruling};
@@ -14,7 +17,7 @@ const TEMPLATE: &[u8] = include_bytes!("../../../../tests/guests/template.wasm")
 struct OneRecord;
 
 /// Time that a look for `table/slow` takes, which is several times what a guest may take for one record.
-const SLOW_LOOK: std::time::Duration = std::time::Duration::from_millis(40);
+const SLOW_LOOK: Duration = Duration::from_millis(40);
 
 impl RecordReader for OneRecord {
     #[expect(clippy::disallowed_methods, reason = "the test is about time that passes without work")]
@@ -30,12 +33,35 @@ impl RecordReader for OneRecord {
     }
 }
 
+/// Holds no record. A look for one takes until the awaited number of guests look at the same time.
+#[derive(Default)]
+struct Meeting {
+    awaited: usize,
+    come: Mutex<usize>,
+    has_come: Condvar,
+}
+
+impl RecordReader for Meeting {
+    fn latest(&self, _: &str) -> Option<SharedRecord> {
+        let mut come = self.come.lock();
+        *come += 1;
+        self.has_come.notify_all();
+        let is_alone = |come: &mut usize| *come < self.awaited;
+        let waited = self.has_come.wait_while_for(&mut come, is_alone, Duration::from_secs(60));
+        assert!(!waited.timed_out(), "{} of {} guests ran at the same time", *come, self.awaited);
+        None
+    }
+}
+
+/// A compiled module, which keeps [`IDLE_MAX`] instances that nobody uses.
 struct TriedModule(WasmModule);
+
+const IDLE_MAX: usize = 2;
 
 impl TriedModule {
     fn new(module: &[u8]) -> TriedModule {
         let engine = WasmEngine::new().expect("an engine");
-        TriedModule(engine.compile(module, 2).unwrap_or_else(|error| panic!("{error}")))
+        TriedModule(engine.compile(module, IDLE_MAX).unwrap_or_else(|error| panic!("{error}")))
     }
 
     fn decide(&self, text: &str) -> Result<Ruling, RuleFailure> {
@@ -43,9 +69,30 @@ impl TriedModule {
     }
 
     fn decide_about(&self, payload: DraftPayload<'_>) -> Result<Ruling, RuleFailure> {
-        let draft = Draft { source: "s".into(), ts: Some(7), payload, ttl_ms: 9, ack: None };
         let reader: Arc<dyn RecordReader> = Arc::new(OneRecord);
-        self.0.decide(&GivenDraft { draft: &draft, now_us: 8, token: "who" }, &reader)
+        self.decide_with(payload, &reader)
+    }
+
+    fn decide_with(
+        &self,
+        payload: DraftPayload<'_>,
+        reader: &Arc<dyn RecordReader>,
+    ) -> Result<Ruling, RuleFailure> {
+        let draft = Draft { source: "s".into(), ts: Some(7), payload, ttl_ms: 9, ack: None };
+        self.0.decide(&GivenDraft { draft: &draft, now_us: 8, token: "who" }, reader)
+    }
+
+    /// Lets this number of threads be in the midst of a call at one time, each with a guest that looks a record up.
+    fn decide_at_once(&self, threads: usize) {
+        let meeting: Arc<dyn RecordReader> = Arc::new(Meeting { awaited: threads, ..Meeting::default() });
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let decided = self.decide_with(DraftPayload::Json(b"\"look all\""), &meeting);
+                    assert!(matches!(decided, Ok(Ruling::Records(_))), "{decided:?}");
+                });
+            }
+        });
     }
 
     fn order(&self, order: &str) -> Result<Ruling, RuleFailure> {
@@ -162,4 +209,40 @@ fn threads_share_a_module() {
             scope.spawn(|| (0..200).for_each(|_| assert_eq!(world.text("replace [1]"), "[1]")));
         }
     });
+}
+
+#[test]
+fn calls_one_after_another_share_one_instance() {
+    let world = TriedModule::new(BEHAVIOURS);
+    assert_eq!(world.0.instances(), (1, 1), "the first one is made with the module");
+    for order in ["pass", "drop", "reject no", "replace [1]", "look table/a", "many 3"].repeat(100) {
+        assert!(world.order(order).is_ok(), "{order}");
+    }
+    assert_eq!(world.0.instances(), (1, 1));
+}
+
+#[test]
+fn there_are_as_many_instances_as_calls_at_the_same_time_and_few_are_kept() {
+    const THREADS: usize = 5;
+    let world = TriedModule::new(BEHAVIOURS);
+    world.decide_at_once(IDLE_MAX);
+    assert_eq!(world.0.instances(), (IDLE_MAX, IDLE_MAX), "one more than was there");
+    world.decide_at_once(IDLE_MAX);
+    assert_eq!(world.0.instances(), (IDLE_MAX, IDLE_MAX), "those that are there suffice");
+    world.decide_at_once(THREADS);
+    assert_eq!(world.0.instances(), (THREADS, IDLE_MAX), "the others are given up");
+    world.decide_at_once(THREADS);
+    assert_eq!(world.0.instances(), (2 * THREADS - IDLE_MAX, IDLE_MAX));
+}
+
+/// What a guest leaves behind that was stopped in the midst of its work is not known.
+#[test]
+fn an_instance_that_failed_is_not_used_again() {
+    let world = TriedModule::new(BEHAVIOURS);
+    for (failed, order) in ["panic", "loop", "memory", "stack", "large 9000000"].into_iter().enumerate() {
+        world.failure(order);
+        assert_eq!(world.0.instances(), (failed + 1, 0), "{order}");
+        assert_eq!(world.order("pass"), Ok(Ruling::Pass), "{order}");
+        assert_eq!(world.0.instances(), (failed + 2, 1), "{order}");
+    }
 }
