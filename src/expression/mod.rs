@@ -41,6 +41,7 @@ mod node;
 mod page_tests;
 mod parser;
 mod regexes;
+mod shared;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ pub use self::data::{ConvertedData, ExpressionData};
 pub use self::dialect::{Dialect, Latestness, Variables};
 pub use self::error::{BadExpression, EvaluationError};
 pub use self::evaluate::Evaluated;
+pub use self::shared::SharedExpression;
 
 /// Largest size of the text of an expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
@@ -65,7 +67,7 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
 /// An expression that was read, to be evaluated any number of times, by any thread.
 #[derive(Debug)]
 pub struct Expression {
-    text: Box<str>,
+    text: Arc<str>,
     dialect: Dialect,
     root: ExpressionNode,
     parts: usize,
@@ -141,6 +143,3 @@ impl PartialEq for Expression {
 }
 
 impl Eq for Expression {}
-
-/// An expression that is shared by all who use the same text.
-pub type SharedExpression = Arc<Expression>;

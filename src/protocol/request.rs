@@ -6,7 +6,7 @@ use super::AckLevel;
 use super::draft::RequestId;
 use super::refusal::{Code, Refusal};
 use super::token::Token;
-use crate::expression::{Dialect, Expression, SharedExpression};
+use crate::expression::SharedExpression;
 use crate::record::{NodeName, Pattern};
 
 /// The policy for a subscriber that receives more slowly than records arrive.
@@ -56,7 +56,7 @@ pub struct Subscribe {
 /// Reads the filter of a subscription.
 pub fn filter(text: &str) -> Result<SharedExpression, Refusal> {
     let refused = |bad| Refusal::new(Code::BadFilter, format!("filter: {bad}"));
-    Expression::compile(text, Dialect::Filter).map(SharedExpression::new).map_err(refused)
+    SharedExpression::filter(text).map_err(refused)
 }
 
 /// The request in a frame on `/subscribe`.

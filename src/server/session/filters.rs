@@ -19,14 +19,12 @@
 //! Rejected: the same for each connection, because it needs as much memory as there are rows in all tables together;
 //! and to judge the record that a change replaces, because the map has let go of it by then.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use slab::Slab;
 
 use super::encode::EncodedChange;
 use super::names::Names;
-use crate::expression::{Expression, ExpressionData, Variables};
+use crate::expression::{Expression, ExpressionData, SharedExpression, Variables};
 use crate::latest::Change;
 use crate::limits::{FILTER_PARTS_PER_WORKER_MAX, INTRICATE_FILTERS_PER_WORKER_MAX};
 use crate::protocol::refusal::{Code, Refusal};
@@ -77,7 +75,7 @@ pub struct FilterCounts {
 /// A filter and those who use it.
 #[derive(Debug)]
 struct SharedFilter {
-    expression: Arc<Expression>,
+    expression: SharedExpression,
     /// Number of connections that use the filter.
     users: usize,
     /// Number of snapshots for it that are on their way.
@@ -111,7 +109,7 @@ impl ShownNames {
 
 impl FilterTable {
     /// Adds a user of a filter.
-    pub(super) fn enter(&mut self, expression: &Arc<Expression>) -> Result<FilterId, Refusal> {
+    pub(super) fn enter(&mut self, expression: &SharedExpression) -> Result<FilterId, Refusal> {
         if let Some(at) = self.by_text.get(expression.text())
             && let Some(filter) = self.filters.get_mut(*at)
         {
@@ -287,9 +285,8 @@ mod tests {
     #[test]
     fn after_an_overflow_during_a_scan_what_is_not_known_counts_as_shown() {
         let mut table = FilterTable::default();
-        let expression =
-            Expression::compile("data > 1", crate::expression::Dialect::Filter).expect("a filter");
-        let id = table.enter(&Arc::new(expression)).expect("entered");
+        let expression = SharedExpression::filter("data > 1").expect("a filter");
+        let id = table.enter(&expression).expect("entered");
         table.handle_overflow();
         assert!(!table.filters[id.0].shown.note(7, false), "without a scan nothing is lost");
         table.count_scan(id, true);
@@ -303,10 +300,8 @@ mod tests {
     #[test]
     fn filters_of_a_worker_are_bounded() {
         let mut table = FilterTable::default();
-        let enter = |table: &mut FilterTable, text: &str| {
-            let expression = Expression::compile(text, crate::expression::Dialect::Filter).expect(text);
-            table.enter(&Arc::new(expression))
-        };
+        let enter =
+            |table: &mut FilterTable, text: &str| table.enter(&SharedExpression::filter(text).expect(text));
         let intricate = |number: usize| format!("data.all(x, x > {number})");
         let ids: Vec<FilterId> = (0..INTRICATE_FILTERS_PER_WORKER_MAX)
             .map(|number| enter(&mut table, &intricate(number)).expect("within the bound"))

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::expression::SharedExpression;
 use crate::limits::{FILTERS_PER_CONNECTION_MAX, INTRICATE_FILTERS_PER_CONNECTION_MAX};
 
 /// The URL of a subscription with a filter.
@@ -113,6 +114,35 @@ fn filters_are_shared_and_forgotten_with_the_last_subscription() {
     }
     assert_eq!(world.work.filters.take_counts().1, 0);
     assert!(world.work.index.is_empty());
+}
+
+/// Each subscription read its filter for itself once, and held what it had read as long as it lasted, though one of them
+/// was evaluated for all and counted as the only one: the memory of all others was counted nowhere.
+#[test]
+fn a_thousand_subscriptions_with_one_filter_hold_one_expression() {
+    const FILTER: &str = "data.shared > 1 && source.startsWith('a')";
+    const SUBSCRIPTIONS: usize = 1_000;
+    let mut world = World::new();
+    let clients: Vec<_> = (0..SUBSCRIPTIONS).map(|_| world.open(&url("a", FILTER, ""))).collect();
+    for &client in &clients {
+        told(&mut world, client);
+    }
+    assert_eq!(SharedExpression::users(FILTER), SUBSCRIPTIONS + 1, "each connection and the table of all");
+    world.work.filters.take_counts();
+    world.publish("a", r#"{"shared":2}"#);
+    world.publish("a", r#"{"shared":1}"#);
+    world.settle();
+    let (counts, filters) = world.work.filters.take_counts();
+    assert_eq!((counts.evaluations, filters), (2, 1), "each record is judged once for all");
+    for &client in &clients {
+        assert_eq!(told(&mut world, client), [pair("a", json!({"shared": 2})), pair("a", json!("gone"))]);
+    }
+    for &client in &clients[1..] {
+        world.say(client, r#"{"unsubscribe":1}"#);
+    }
+    assert_eq!(SharedExpression::users(FILTER), 2);
+    world.say(clients[0], r#"{"unsubscribe":1}"#);
+    assert_eq!(SharedExpression::users(FILTER), 0, "the last subscription gives it back");
 }
 
 #[test]
