@@ -186,7 +186,7 @@ fn the_schemas_of_definitions_are_what_a_node_takes() {
     let node = Node::start(NodeConfig::named("a").in_memory());
     let document = openapi(&node);
     let forms = Form::all(&document);
-    assert_eq!(forms.len(), 5 + 1 + 2 + 1 + 2);
+    assert_eq!(forms.len(), 5 + 1 + 3 + 1 + 2);
     let mut count = 0;
     for form in &forms {
         let properties = form.schema["properties"].as_object().expect("properties");
