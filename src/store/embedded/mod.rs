@@ -48,7 +48,7 @@ use self::journal::{Journal, JournalBounds, JournalStep, MoveRule};
 use self::medium::{FileMedium, Medium};
 use self::rows::LatestRow;
 use self::schema::{AGREED_US, BOOT, HEADS, JOURNAL, LATEST, NUMBERS, begin};
-use self::tables::{RecordTables, decode_latest, read_history};
+use self::tables::{RecordTables, decode_latest, read_history, record_of};
 use super::backend::{Backend, Intake, LoadReport, OpenBackend};
 use super::data_dir::{DirLock, FILE_NAME, take_dir};
 use super::engine::StoreEngine;
@@ -304,7 +304,9 @@ impl Backend for Embedded {
             let latest = transaction.open_table(LATEST)?.get(query.source.as_str())?;
             let row = latest.as_ref().and_then(|row| LatestRow::parse(row.value()));
             let row = row.filter(|row| removed.is_none_or(|stamp| row.stamp > stamp));
-            let is_newer = |record: &SharedRecord| row.as_ref().is_none_or(|row| record.stamp > row.stamp);
+            // The stamp of a damaged row says nothing.
+            let sound = row.as_ref().filter(|row| record_of(&query.source, row).is_some());
+            let is_newer = |record: &SharedRecord| sound.is_none_or(|row| record.stamp > row.stamp);
             let waiting: Vec<SharedRecord> = waiting.into_iter().filter(is_newer).collect();
             let newest = waiting.last().map(|record| record.stamp);
             let newer = unwritten.iter().filter(|&&stamp| Some(stamp) > newest).count();

@@ -36,21 +36,17 @@ impl<'a> RecordTables<'a> {
         removed: Option<Stamp>,
         records: &[&SharedRecord],
     ) -> Result<(), redb::Error> {
-        let mut current = match self.latest.get(source)? {
-            Some(row) => LatestRow::parse(row.value()).map(|row| row.into_owned()),
-            None => None,
-        };
+        let (mut current, mut kept) = self.current(source, removed, records)?;
         if removed.is_some_and(|stamp| current.as_ref().is_none_or(|row| row.stamp <= stamp)) {
             self.latest.remove(source)?;
             let (from, to) = history_bounds(source);
             self.history.retain_in::<&[u8], _>(from.as_slice()..to.as_slice(), |_, _| false)?;
-            current = None;
+            (current, kept) = (None, 0);
         }
         let mut run = ascending(records);
         let newest_kept = current.as_ref().map(|row| row.stamp);
         run.retain(|record| newest_kept.is_none_or(|kept| record.stamp >= kept));
         let Some((newest, before)) = run.split_last() else { return Ok(()) };
-        let mut kept = current.as_ref().map_or(0, |row| row.older);
         let replaced = newest_kept.is_some_and(|kept| run.first().is_some_and(|first| first.stamp == kept));
         let wire = wire::encode(newest);
         // A writer that catches up writes every record of the map, and most are in the table already.
@@ -73,6 +69,27 @@ impl<'a> RecordTables<'a> {
         let row = LatestRow { stamp: newest.stamp, older: kept, wire: wire.into() };
         self.latest.insert(source, row.encode().as_slice())?;
         Ok(())
+    }
+
+    /// Returns the latest row of a source, and the number of records in its history. A row that would win over any of the
+    /// changes is read to its end first: the stamp of a damaged one says nothing, so it is as if it were not there.
+    fn current(
+        &self,
+        source: &str,
+        removed: Option<Stamp>,
+        records: &[&SharedRecord],
+    ) -> Result<(Option<LatestRow<'static>>, u32), redb::Error> {
+        let Some(bytes) = self.latest.get(source)? else { return Ok((None, 0)) };
+        let mut stamps = records.iter().map(|record| record.stamp).chain(removed);
+        let row = LatestRow::parse(bytes.value())
+            .filter(|row| !stamps.any(|stamp| stamp < row.stamp) || record_of(source, row).is_some());
+        if let Some(row) = row {
+            let older = row.older;
+            return Ok((Some(row.into_owned()), older));
+        }
+        let (from, to) = history_bounds(source);
+        let kept = self.history.range::<&[u8]>(from.as_slice()..to.as_slice())?.count();
+        Ok((None, u32::try_from(kept).unwrap_or(u32::MAX)))
     }
 
     /// Removes the oldest of the `kept` records in a source's history until they fit the ring. Returns
@@ -140,7 +157,11 @@ pub(super) fn read_history(
 
 /// Decodes a row of the latest table; `None` if its bytes are damaged.
 pub(super) fn decode_latest(source: &str, row: &[u8]) -> Option<Record> {
-    let row = LatestRow::parse(row)?;
+    record_of(source, &LatestRow::parse(row)?)
+}
+
+/// The record in a row of a source; `None` if it is damaged, or not the one that the row says.
+pub(super) fn record_of(source: &str, row: &LatestRow<'_>) -> Option<Record> {
     let record = wire::decode(&row.wire).ok()?;
     (record.source.as_str() == source && record.stamp == row.stamp).then_some(record)
 }
