@@ -24,7 +24,7 @@ pub struct TableName {
 pub struct ChainAddress(String);
 
 impl TableName {
-    /// What a name may be.
+    /// Tells users, where a name is refused, which names of tables are allowed.
     pub const ALLOWED: &'static str = "PREFIX_CHAIN_NUMBER, such as anode_8453_12, of a-z A-Z 0-9 _";
 
     /// Reads a name; `None` if it is none.
@@ -49,7 +49,7 @@ impl fmt::Display for TableName {
 }
 
 impl ChainAddress {
-    /// What an address may be.
+    /// Tells users, where an address is refused, how addresses are written.
     pub const ALLOWED: &'static str = "0x and 40 hexadecimal digits";
 
     /// Reads an address; `None` if it is none.
