@@ -24,8 +24,15 @@ pub struct Arguments {
     /// Store of the nodes
     #[arg(long, default_value = "embedded", value_parser = ["embedded", "memory", "cassandra"])]
     pub store: String,
-    /// With --store cassandra: options of anode serve, such as "--cassandra 10.1.2.3:9042"
-    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
+    /// With --store cassandra: options of anode serve, such as "--cassandra 10.1.2.3:9042" [default: the Cassandra of
+    /// scripts/cassandra, which netem/run starts, and a keyspace for the run]
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub store_options: String,
     /// Records a second, of all publishers together
     #[arg(long, value_name = "RATE", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -157,6 +164,9 @@ impl Arguments {
         if let Some(name) = &self.compose_profile {
             line += &format!(" --compose-profile {name}");
         }
+        if !self.store_options.is_empty() {
+            line += &format!(" --store-options \"{}\"", self.store_options);
+        }
         let files =
             [("--ca", &self.ca), ("--token-file", &self.token_file), ("--nats-server", &self.nats_server)];
         for (option, file) in files {
@@ -234,6 +244,7 @@ mod tests {
                  --ca a.crt --token-file t",
             ),
             ("netem/run kill-half", "netem/run kill-half --store embedded --nodes 3"),
+            ("netem/run lan --store cassandra", "netem/run kill-half --store cassandra --nodes 3"),
         ] {
             let told = parse(line).expect(line).again("kill-half", 3, 60);
             assert!(told.starts_with(again), "{told}");

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "a runner of real programs reads clocks and sleeps")]
 
 pub mod arguments;
+pub mod cassandra;
 pub mod checker;
 pub mod clock;
 pub mod compose;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anode_loadgen::Outcome;
 
 use super::spec::Spec;
+use crate::cassandra::Cassandra;
 use crate::checker::{Name, Place, Seen};
 use crate::clock::NodeClock;
 use crate::link::counts::Totals;
@@ -37,6 +38,7 @@ const BOUNDED: [Kind; 2] = [Kind::Cpu, Kind::Memory];
 pub struct Cluster {
     // The order matters: disks are removed before their world.
     machines: Vec<Machine>,
+    cassandra: Option<Cassandra>,
     world: World,
     script: Script,
     /// The old and the new key of the cluster; none if it is not sealed.
@@ -63,10 +65,14 @@ impl Cluster {
         })?;
         let is_sealed = spec.peer.is_none() && (profile.sealed || spec.arguments.sealed);
         let keys = if is_sealed { vec![key(&spec.binary)?, key(&spec.binary)?] } else { Vec::new() };
-        let has_stores = spec.arguments.store == "embedded";
+        let has_stores = spec.arguments.store != "memory";
         let sent_bytes = if spec.peer.is_some() { peer::sent_bytes } else { watch::sent_bytes };
-        let mut cluster =
-            Cluster { machines: Vec::new(), world, script, keys, has_stores, sent_bytes, run_s };
+        let cassandra = match spec.arguments.store.as_str() {
+            "cassandra" => Some(Cassandra::reach(&spec.arguments.store_options, &world)?),
+            _ => None,
+        };
+        let machines = Vec::new();
+        let mut cluster = Cluster { machines, cassandra, world, script, keys, has_stores, sent_bytes, run_s };
         cluster.set_shapes(0.0)?;
         for node in 0..nodes {
             let machine = cluster.machine(spec, node)?;
@@ -156,6 +162,7 @@ impl Cluster {
         let mut words = vec!["serve".to_owned()];
         words.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
         words.extend(spec.arguments.store_options.split_whitespace().map(str::to_owned));
+        words.extend(self.cassandra.iter().flat_map(Cassandra::words).cloned());
         words
     }
 }

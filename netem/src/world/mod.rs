@@ -10,7 +10,7 @@ pub mod command;
 pub mod leftovers;
 mod network;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anode_loadgen::Outcome;
@@ -138,6 +138,15 @@ impl World {
             true => network::private_address(node),
             false => self.names.link_address(node),
         }
+    }
+
+    /// Listens at an address in the namespace of a node. The namespace gets the address, if it does not have it.
+    pub fn listen_in(&self, node: usize, at: SocketAddr) -> Outcome<TcpListener> {
+        let namespace = self.names.namespace(node);
+        if !at.ip().is_loopback() {
+            run(&format!("ip -n {namespace} addr add {} dev lo", at.ip()))?;
+        }
+        network::listen_in(&namespace, at).map_err(|error| format!("{at} in {namespace}: {error}").into())
     }
 
     /// Gives the links new shapes, by sender and receiver; the clients are the last of both.

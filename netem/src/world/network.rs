@@ -1,9 +1,12 @@
 //! The names and addresses of a run, and the commands of `ip` that make its devices.
 
-use std::net::Ipv4Addr;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 
 use anode_loadgen::Outcome;
 use anode_loadgen::random::Random;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::command::run;
 
@@ -11,6 +14,8 @@ use super::command::run;
 const QUEUE_PACKETS: u32 = 5_000;
 /// First address of the links within the network of a run.
 const LINKS_BEGIN: usize = 129;
+/// Where `ip netns` keeps the namespaces that have names.
+const NAMESPACES: &str = "/run/netns";
 
 /// The names and addresses of a run.
 #[derive(Clone, Debug)]
@@ -119,6 +124,17 @@ impl Names {
         run(&format!("ip -n {namespace} link set eth0 mtu {mtu}"))?;
         Ok(())
     }
+}
+
+/// Listens at an address in a namespace. A socket stays in the namespace in which it was made, so a thread moves there,
+/// makes the socket, and ends.
+pub fn listen_in(namespace: &str, at: SocketAddr) -> Outcome<TcpListener> {
+    let namespace = File::open(format!("{NAMESPACES}/{namespace}"))?;
+    let made = std::thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        TcpListener::bind(at)
+    });
+    Ok(made.join().map_err(|_| "the thread that listens panicked")??)
 }
 
 /// Returns the address that a node has behind a router that rewrites addresses.
