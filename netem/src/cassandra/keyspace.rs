@@ -1,5 +1,5 @@
 //! The two questions that the runner has for Cassandra itself: whether it is there, and to remove a keyspace. They are
-//! asked in version 4 of the native protocol, without a login and without TLS.
+//! asked in version 4 of the native protocol, with a login where it is wanted, and without TLS.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,20 +22,34 @@ const OPTIONS: u8 = 0x05;
 const SUPPORTED: u8 = 0x06;
 const QUERY: u8 = 0x07;
 const RESULT: u8 = 0x08;
+const AUTH_RESPONSE: u8 = 0x0f;
+const AUTH_SUCCESS: u8 = 0x10;
 /// Consistency level of a query.
 const ONE: u16 = 1;
+
+/// A name and the password that goes with it.
+#[derive(Clone)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
 
 /// Returns when a node of Cassandra has answered.
 pub fn ask(at: SocketAddr) -> Outcome<()> {
     let mut stream = connect(at)?;
-    request(&mut stream, OPTIONS, &[], SUPPORTED)
+    request(&mut stream, OPTIONS, &[], &[SUPPORTED])?;
+    Ok(())
 }
 
 /// Removes a keyspace, if it is there.
-pub fn remove(at: SocketAddr, keyspace: &str) -> Outcome<()> {
+pub fn remove(at: SocketAddr, login: Option<&Login>, keyspace: &str) -> Outcome<()> {
     let mut stream = connect(at)?;
-    request(&mut stream, STARTUP, &startup(), READY)?;
-    request(&mut stream, QUERY, &query(&format!("DROP KEYSPACE IF EXISTS {keyspace}")), RESULT)
+    if request(&mut stream, STARTUP, &startup(), &[READY, AUTHENTICATE])? == AUTHENTICATE {
+        let login = login.ok_or("a login is needed")?;
+        request(&mut stream, AUTH_RESPONSE, &plain(login), &[AUTH_SUCCESS])?;
+    }
+    request(&mut stream, QUERY, &query(&format!("DROP KEYSPACE IF EXISTS {keyspace}")), &[RESULT])?;
+    Ok(())
 }
 
 fn connect(at: SocketAddr) -> Outcome<TcpStream> {
@@ -45,8 +59,8 @@ fn connect(at: SocketAddr) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a request and reads its answer, which must be of the kind that is wanted.
-fn request(stream: &mut (impl Read + Write), opcode: u8, body: &[u8], wanted: u8) -> Outcome<()> {
+/// Sends a request, reads its answer, which must be of a kind that is wanted, and returns the kind.
+fn request(stream: &mut (impl Read + Write), opcode: u8, body: &[u8], wanted: &[u8]) -> Outcome<u8> {
     let mut frame = vec![VERSION, 0, 0, 0, opcode];
     frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
     frame.extend_from_slice(body);
@@ -60,10 +74,9 @@ fn request(stream: &mut (impl Read + Write), opcode: u8, body: &[u8], wanted: u8
     let mut body = vec![0; length as usize];
     stream.read_exact(&mut body)?;
     match head[4] {
-        opcode if opcode == wanted => Ok(()),
+        opcode if wanted.contains(&opcode) => Ok(opcode),
         // An error has a number of four bytes and the length of its text before the text.
         ERROR => Err(String::from_utf8_lossy(body.get(6..).unwrap_or_default()).into_owned().into()),
-        AUTHENTICATE => Err("a login is needed".into()),
         other => Err(format!("an answer of the kind {other:#04x}").into()),
     }
 }
@@ -75,6 +88,14 @@ fn startup() -> Vec<u8> {
         body.extend_from_slice(&(text.len() as u16).to_be_bytes());
         body.extend_from_slice(text.as_bytes());
     }
+    body
+}
+
+/// Returns the body of an AUTH_RESPONSE for logins by name and password: each stands behind a zero byte.
+fn plain(login: &Login) -> Vec<u8> {
+    let token = format!("\0{}\0{}", login.user, login.password);
+    let mut body = (token.len() as u32).to_be_bytes().to_vec();
+    body.extend_from_slice(token.as_bytes());
     body
 }
 
@@ -121,17 +142,19 @@ mod tests {
     #[test]
     fn requests_are_frames_of_version_4() {
         let mut peer = answer(READY, &[]);
-        request(&mut peer, STARTUP, &startup(), READY).expect("the answer");
+        request(&mut peer, STARTUP, &startup(), &[READY]).expect("the answer");
         assert_eq!(peer.1, b"\x04\0\0\0\x01\0\0\0\x16\0\x01\0\x0bCQL_VERSION\0\x053.0.0");
         assert_eq!(query("USE k"), b"\0\0\0\x05USE k\0\x01\0");
+        let login = Login { user: "u".to_owned(), password: "pw".to_owned() };
+        assert_eq!(plain(&login), b"\0\0\0\x05\0u\0pw");
     }
 
     #[test]
     fn answers_that_are_not_wanted_are_errors_with_their_reason() {
-        let told = |mut peer: Peer| request(&mut peer, QUERY, &[], RESULT).expect_err("an error").to_string();
+        let told =
+            |mut peer: Peer| request(&mut peer, QUERY, &[], &[RESULT]).expect_err("an error").to_string();
         assert_eq!(told(answer(ERROR, b"\0\0\x22\0\0\x08no right")), "no right");
         assert_eq!(told(answer(ERROR, b"\0")), "");
-        assert_eq!(told(answer(AUTHENTICATE, b"\0\0")), "a login is needed");
         assert!(told(answer(READY, b"")).contains("0x02"));
         let long = Peer(Cursor::new(vec![0x84, 0, 0, 0, RESULT, 0xff, 0, 0, 0]), Vec::new());
         assert!(told(long).contains("4278190080 bytes"));

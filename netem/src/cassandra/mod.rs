@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use anode_loadgen::Outcome;
 
 use crate::world::World;
+use keyspace::Login;
 use relay::Relay;
 
 /// Where Cassandra answers if the options of the store do not say it.
@@ -22,6 +23,8 @@ const PORT: u16 = 9042;
 /// The nodes of Cassandra as the nodes of a run reach them.
 pub struct Cassandra {
     contacts: Vec<SocketAddr>,
+    /// The login that the options of the store have, if they have one.
+    login: Option<Login>,
     /// The keyspace that was made for the run; none if the options of the store name one.
     keyspace: Option<String>,
     /// Words of the command line of the nodes, besides those that the options of the store have.
@@ -33,7 +36,7 @@ impl Cassandra {
     /// Asks every node of Cassandra that the options of the store name whether it is there, and lets relays listen for
     /// it in the namespaces of the nodes.
     pub fn reach(options: &str, world: &World) -> Outcome<Cassandra> {
-        let contacts = contacts(options)?;
+        let (contacts, login) = (contacts(options)?, login(options)?);
         for contact in &contacts {
             keyspace::ask(*contact).map_err(|error| {
                 format!(
@@ -55,7 +58,7 @@ impl Cassandra {
         if let Some(keyspace) = &keyspace {
             words.extend(["--keyspace".to_owned(), keyspace.clone()]);
         }
-        Ok(Cassandra { contacts, keyspace, words, _relays: relays })
+        Ok(Cassandra { contacts, login, keyspace, words, _relays: relays })
     }
 
     /// Returns the words that the command lines of the nodes get besides the options of the store.
@@ -67,7 +70,7 @@ impl Cassandra {
 impl Drop for Cassandra {
     fn drop(&mut self) {
         let (Some(keyspace), Some(contact)) = (&self.keyspace, self.contacts.first()) else { return };
-        if let Err(error) = keyspace::remove(*contact, keyspace) {
+        if let Err(error) = keyspace::remove(*contact, self.login.as_ref(), keyspace) {
             eprintln!("  the keyspace {keyspace} stays in Cassandra: {error}");
         }
     }
@@ -85,6 +88,17 @@ fn contact(text: &str) -> Outcome<SocketAddr> {
         format!("--store-options: --cassandra {text} is not IP or IP:PORT, by which nodes in namespaces can reach it")
             .into()
     })
+}
+
+/// Returns the login that the options of the store name, with the password from its file.
+fn login(options: &str) -> Outcome<Option<Login>> {
+    let (user, file) =
+        (value_of(options, "--cassandra-user"), value_of(options, "--cassandra-password-file"));
+    let (Some(user), Some(file)) = (user, file) else { return Ok(None) };
+    let read = std::fs::read_to_string(file)
+        .map_err(|error| format!("--cassandra-password-file {file}: {error}"))?;
+    let password = read.lines().next().unwrap_or_default().to_owned();
+    Ok(Some(Login { user: user.to_owned(), password }))
 }
 
 /// Returns the value of an option among words that are separated by spaces.
@@ -118,6 +132,9 @@ mod tests {
         ] {
             assert_eq!(read(options).expect(options), expected, "{options}");
         }
+        assert!(login("--cassandra-user u").expect("no login").is_none());
+        let error = login("--cassandra-user u --cassandra-password-file /nowhere").err().expect("an error");
+        assert!(error.to_string().contains("/nowhere"), "{error}");
         for options in ["--cassandra db:9042", "--cassandra 10.1.2.3:x", "--cassandra 10.1.2.3,"] {
             let error = read(options).expect_err(options).to_string();
             assert!(error.contains("IP:PORT"), "{error}");
