@@ -144,7 +144,7 @@ impl World {
     pub fn listen_in(&self, node: usize, at: SocketAddr) -> Outcome<TcpListener> {
         let namespace = self.names.namespace(node);
         if !at.ip().is_loopback() {
-            run(&format!("ip -n {namespace} addr add {} dev lo", at.ip()))?;
+            run(&format!("ip -n {namespace} addr replace {} dev lo", at.ip()))?;
         }
         network::listen_in(&namespace, at).map_err(|error| format!("{at} in {namespace}: {error}").into())
     }
