@@ -63,8 +63,7 @@ impl Views {
 
     /// Returns whether a node certainly took a member for alive from one time to another: the samples before,
     /// between and after show it in the same incarnation. The one before was answered before the first time, and the one
-    /// after was asked for after the second. It is not sure if a suspicion ended between two of them: the member may have
-    /// been given up when the suspicion had lasted long enough, and answered before the next sample.
+    /// after was asked for after the second.
     pub(super) fn is_sure(&self, seen_by: u32, member: u32, from_us: u64, to_us: u64) -> bool {
         if seen_by == member {
             return true;
@@ -82,13 +81,7 @@ impl Views {
         // A member that was given up and answered again may have the incarnation that it had.
         let Some(between) = samples.get(first..=last) else { return false };
         let before = between.first().and_then(of);
-        let is_suspect = |sample: &Sample| {
-            sample.members.get(&member).is_some_and(|seen| seen.state == MemberState::Suspect)
-        };
-        let ends_suspicion = |pair: &[Sample]| is_suspect(&pair[0]) && !is_suspect(&pair[1]);
-        before.is_some()
-            && between.iter().all(|sample| of(sample) == before)
-            && !between.windows(2).any(ends_suspicion)
+        before.is_some() && between.iter().all(|sample| of(sample) == before)
     }
 
     /// Counts members that were suspected or declared dead although they ran and no deadly fault hit them or the node

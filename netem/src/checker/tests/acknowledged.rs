@@ -94,30 +94,3 @@ fn replicated_says_nothing_of_members_in_a_list_that_was_asked_for_before_the_an
     story.members("dead");
     story.keeps();
 }
-
-// On a slow machine, answers counted four nodes of five: a member was suspected long enough to be given up, and answered before
-// the next list was asked for, with the incarnation that it had.
-#[test]
-fn replicated_says_nothing_of_members_whose_suspicion_ended_between_two_lists() {
-    let mut story = Story::new();
-    story.members("suspect");
-    let publish = story.offer("a", "s/1", Some("1"), Level::Replicated, 0);
-    story.wait(SECOND);
-    let answer = Answer::Done { ts: 5, outcome: Outcome::Applied, nodes: Some(2) };
-    story.see(Seen::Answered { publish, answer });
-    story.members("alive");
-    story.keeps();
-}
-
-#[test]
-fn replicated_must_count_members_that_stay_suspected_or_become_it() {
-    for (before, after) in [("suspect", "suspect"), ("alive", "suspect")] {
-        let mut story = Story::new();
-        story.members(before);
-        let publish = story.offer("a", "s/1", Some("1"), Level::Replicated, 0);
-        let answer = Answer::Done { ts: 5, outcome: Outcome::Applied, nodes: Some(2) };
-        story.see(Seen::Answered { publish, answer });
-        story.members(after);
-        tells(&story.breaks(Promise::ReplicatedTrue), "s/1", 5, "a");
-    }
-}
