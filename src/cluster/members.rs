@@ -247,6 +247,8 @@ pub struct MemberInfo {
     pub state: State,
     /// Number of suspicions that the member has refuted in this life.
     pub incarnation: u32,
+    /// Number that is another one each time that the member begins to take part at this node; `None`: it takes no part.
+    pub joined: Option<u32>,
     /// Smoothed round trip in microseconds; `None` if it was not measured, or for this node itself.
     pub rtt_us: Option<u32>,
     /// Whether the member said in its last answer that this node does not answer at the address which this node

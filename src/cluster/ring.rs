@@ -23,6 +23,8 @@ pub struct RingEntry {
     pub identity: Arc<Identity>,
     /// State of the member: `Alive` or `Suspect`.
     pub state: State,
+    /// The last digits of the ring's version at which the member came onto the ring.
+    pub joined: u32,
 }
 
 impl RingEntry {
@@ -62,8 +64,12 @@ pub struct Ring {
 impl Ring {
     /// Builds a ring of these members, all alive. Of several members with one name the first counts.
     pub fn of(identities: impl IntoIterator<Item = Arc<Identity>>) -> Ring {
-        let entry =
-            |identity: Arc<Identity>| RingEntry { hash: identity.ring_hash(), identity, state: State::Alive };
+        let entry = |identity: Arc<Identity>| RingEntry {
+            hash: identity.ring_hash(),
+            identity,
+            state: State::Alive,
+            joined: 0,
+        };
         let mut entries: Vec<RingEntry> = identities.into_iter().map(entry).collect();
         entries.sort_by(|a, b| a.hash.cmp(&b.hash).then_with(|| a.name().cmp(b.name())));
         entries.dedup_by(|a, b| a.name() == b.name());
@@ -106,9 +112,12 @@ impl Ring {
     pub fn insert(&mut self, identity: Arc<Identity>, state: State) {
         let hash = identity.ring_hash();
         self.version += 1;
-        let entry = RingEntry { hash, identity, state };
+        let entry = RingEntry { hash, identity, state, joined: self.version as u32 };
         match self.position(hash, entry.name().as_str()) {
-            Ok(index) => self.entries[index] = entry,
+            Ok(index) => {
+                let joined = self.entries[index].joined;
+                self.entries[index] = RingEntry { joined, ..entry };
+            }
             Err(index) => {
                 grow_a_little(&mut self.entries);
                 self.entries.insert(index, entry);

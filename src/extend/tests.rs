@@ -97,6 +97,7 @@ impl ExtendHost for FakeHost {
             identity: Arc::new(Identity::new(name(member), 1, address, "", "", "")),
             state: *state,
             incarnation: 0,
+            joined: Some(1),
             rtt_us: None,
             cannot_reach_us: false,
             keys: None,

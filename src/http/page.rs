@@ -47,6 +47,9 @@ struct MemberEntry<'a> {
     boot: u64,
     version: &'a str,
     rtt_us: Option<u32>,
+    /// Number that is another one each time that the member begins to take part at the asked node: shown while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<u32>,
     /// Whether the last connection over TCP from the asked node to this member succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<bool>,
@@ -88,6 +91,7 @@ impl<'a> MemberList<'a> {
             boot: member.identity.boot,
             version: member.identity.version(),
             rtt_us: member.rtt_us,
+            joined: member.joined,
             tcp: None,
             reaches: member.cannot_reach_us.then_some(false),
             keys: member.keys.as_deref().map(MemberKeys::new),

@@ -452,6 +452,7 @@ fn myself(config: &cluster::MachineConfig) -> MemberInfo {
         identity: Arc::new(identity),
         state: State::Alive,
         incarnation: 0,
+        joined: Some(0),
         rtt_us: None,
         cannot_reach_us: false,
         keys: None,

@@ -322,7 +322,7 @@ impl Swim {
     /// All members, this node included, by name.
     pub fn members(&self) -> Vec<MemberInfo> {
         let members = self.table.slots().filter_map(|slot| self.table.get(slot));
-        let mut members: Vec<MemberInfo> = members.map(MemberEntry::info).collect();
+        let mut members: Vec<MemberInfo> = members.map(|member| member.info(self.table.ring())).collect();
         self.newcomers.mark(&self.table, &mut members);
         members.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         members
@@ -330,7 +330,7 @@ impl Swim {
 
     /// Returns the member of this name.
     pub fn member(&self, name: &str) -> Option<MemberInfo> {
-        self.table.find(name).and_then(|slot| self.table.get(slot)).map(MemberEntry::info)
+        self.table.get(self.table.find(name)?).map(|member| member.info(self.table.ring()))
     }
 
     /// Returns whether the life `boot` of a live member has its gossip address at this IP address. Streams come

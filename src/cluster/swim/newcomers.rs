@@ -67,6 +67,8 @@ struct Newcomer {
     sequence: u32,
     /// Number of pings since it was heard of first, or since somebody said that it is gone.
     tries: u32,
+    /// When pinging it began, on the monotonic clock in microseconds.
+    began_us: u64,
     /// When the last ping was sent, on the monotonic clock in microseconds.
     sent_us: u64,
     /// When it is to be looked at next, on the monotonic clock in microseconds.
@@ -292,6 +294,7 @@ impl Swim {
             key,
             sequence: self.next_sequence(),
             tries: 0,
+            began_us: now.mono_us,
             sent_us: 0,
             due_us: now.mono_us,
             heard_us: now.mono_us,
@@ -377,11 +380,15 @@ impl Swim {
         let member = self.table.get(slot).filter(|member| member.key() == newcomer.key);
         let state = member.map(|member| member.state);
         let is_tried = newcomer.tries >= QUICK_TRIES;
+        let patience_us = self.timing.suspicion_min_us(self.table.ring().len());
         let is_over = newcomer.is_doubted && is_tried || now.mono_us >= newcomer.heard_us + JOINING_US_MAX;
         match state {
             Some(State::Joining) if is_over => self.forget_member(slot),
             Some(State::Joining) => return false,
-            Some(State::Alive | State::Suspect) if is_tried => {
+            // Answers wait for it, and records are handed over to it: it gets as long as a suspect.
+            Some(State::Alive | State::Suspect)
+                if is_tried && now.mono_us >= newcomer.began_us + patience_us =>
+            {
                 self.demote(now, slot);
                 return false;
             }
@@ -423,6 +430,7 @@ impl Swim {
     fn ping_newcomer(&mut self, now: Now, slot: Slot) {
         let Some(member) = self.table.get(slot) else { return };
         let (address, is_vouched) = (member.identity.gossip(), member.is_vouched());
+        let takes_part = member.state.is_live();
         let timeout_us = self.health.scaled_us(self.timing.probe_timeout_us);
         let Some(newcomer) = self.newcomers.by_slot.get_mut(&slot) else { return };
         newcomer.tries = newcomer.tries.saturating_add(1);
@@ -430,6 +438,7 @@ impl Swim {
         let (sequence, key) = (newcomer.sequence, newcomer.key);
         let wait_us = match newcomer.tries.checked_sub(QUICK_TRIES) {
             None => timeout_us,
+            Some(_) if takes_part => timeout_us,
             Some(0) if newcomer.is_doubted => timeout_us,
             Some(further) => (RETRY_US_MIN << further.min(16)).min(RETRY_US_MAX),
         };

@@ -209,3 +209,84 @@ impl Swim {
         followers.any(|entry| entry.identity.name == me.identity.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use super::super::message::{Introduction, Update};
+    use super::super::news::Way;
+    use super::*;
+    use crate::cluster::members::{Identity, MemberInfo};
+    use crate::cluster::{Known, MachineConfig, Profile};
+
+    const MS: u64 = 1_000;
+
+    fn at(mono_us: u64) -> Now {
+        Now { mono_us, wall_us: mono_us }
+    }
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 7946))
+    }
+
+    fn name(name: &str) -> NodeName {
+        NodeName::parse(name).expect("a name")
+    }
+
+    fn other(member: &str, last: u8) -> Arc<Identity> {
+        Arc::new(Identity::new(name(member), 1, address(last), "", "", "0.1.0"))
+    }
+
+    /// The membership of `c`, which knows `a` and `b`.
+    fn swim() -> Swim {
+        let config = MachineConfig {
+            name: name("c"),
+            boot: 1,
+            cluster_name: "c".into(),
+            gossip: address(3),
+            http: String::new(),
+            zone: String::new(),
+            version: "0.1.0".into(),
+            profile: Profile::Lan,
+            tombstones_us: 0,
+            agreed_us: None,
+            has_seeds: false,
+            seed: 1,
+            keys: None,
+        };
+        let mut swim = Swim::new(&config, at(0), 1_100, 0);
+        let me = swim.identity().clone();
+        swim.handle_known(at(0), &Known::new([me, other("a", 1), other("b", 2)]));
+        swim
+    }
+
+    fn of_a(swim: &Swim) -> MemberInfo {
+        swim.member("a").expect("it is known")
+    }
+
+    /// On a slow machine, a member refuted a suspicion and left the next three pings without an answer, which takes a third
+    /// of a second. It took no part from then on until it answered, though nobody had given it up: answers at the level
+    /// `replicated` that waited for it counted one node too few.
+    #[test]
+    fn a_member_that_refutes_gets_as_long_to_answer_as_a_suspect() {
+        let mut swim = swim();
+        let slot = swim.table.find("a").expect("it is known");
+        let joined = of_a(&swim).joined;
+        assert!(joined.is_some());
+        swim.suspect(at(MS), slot, 0, &[name("c")]);
+        let said = Introduction { identity: other("a", 1), incarnation: 1 };
+        swim.hear(at(100 * MS), Update::alive(&said), Way::Gossip(address(2)));
+        for ms in 100..1_000 {
+            swim.handle_timeout(at(ms * MS));
+            let info = of_a(&swim);
+            assert!(info.state.is_live() && info.joined == joined, "{info:?} after {ms} ms");
+        }
+        for ms in 1_000..10_000 {
+            swim.handle_timeout(at(ms * MS));
+        }
+        let info = of_a(&swim);
+        assert!(!info.state.is_live() && info.joined.is_none(), "{info:?}");
+    }
+}

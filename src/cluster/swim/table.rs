@@ -75,12 +75,14 @@ impl MemberEntry {
         self.state.is_live() || self.state == State::Joining && self.is_vouched
     }
 
-    /// The member as it is shown to readers.
-    pub fn info(&self) -> MemberInfo {
+    /// The member as it is shown to readers, with its entry on the ring.
+    pub fn info(&self, ring: &Ring) -> MemberInfo {
+        let entry = ring.get(self.identity.ring_hash(), self.identity.name.as_str());
         MemberInfo {
             identity: self.identity.clone(),
             state: self.state,
             incarnation: self.incarnation,
+            joined: entry.map(|entry| entry.joined),
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
             cannot_reach_us: false,
             keys: None,

@@ -241,6 +241,8 @@ pub(super) struct GraphqlMember {
     version: String,
     /// Time that a message to the member and its answer take, in microseconds, if it was measured.
     rtt_us: Option<u32>,
+    /// Number that is another one each time that the member begins to take part at this node; null while it does not.
+    joined: Option<u32>,
 }
 
 impl From<&MemberInfo> for GraphqlMember {
@@ -262,6 +264,7 @@ impl From<&MemberInfo> for GraphqlMember {
             boot: Micros(identity.boot.min(TS_MAX)),
             version: identity.version().to_owned(),
             rtt_us: member.rtt_us,
+            joined: member.joined,
         }
     }
 }

@@ -149,6 +149,7 @@ impl NodeService for Few {
             cannot_reach_us: false,
             keys: None,
             incarnation: 3,
+            joined: Some(2),
             rtt_us,
         };
         vec![member(identity, State::Alive, None), member(other, State::Suspect, Some(310))]

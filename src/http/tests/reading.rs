@@ -21,7 +21,7 @@ fn members_and_metrics() {
         members.field("/members/1").to_string(),
         concat!(
             r#"{"boot":7,"gossip":"10.0.0.1:7946","http":"10.0.0.1:7070","id":"n2","incarnation":3,"#,
-            r#""rtt_us":310,"state":"suspect","version":"0.1.0","zone":"z\"1"}"#
+            r#""joined":2,"rtt_us":310,"state":"suspect","version":"0.1.0","zone":"z\"1"}"#
         )
     );
     assert!(members.field("/members/0/rtt_us").is_null());
