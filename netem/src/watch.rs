@@ -155,6 +155,8 @@ struct Member {
     state: String,
     incarnation: u64,
     boot: u64,
+    /// Missing while the member takes no part, and in what older programs tell.
+    joined: Option<u64>,
 }
 
 /// Asks a node for the members that take part or have taken part.
@@ -170,7 +172,7 @@ pub fn members(target: &Target) -> Outcome<Vec<MemberSeen>> {
             _ => return None,
         };
         let (incarnation, boot) = (member.incarnation, member.boot);
-        Some(MemberSeen { node: member.id.into(), state, incarnation, boot })
+        Some(MemberSeen { node: member.id.into(), state, incarnation, boot, joined: member.joined })
     });
     Ok(members.collect())
 }

@@ -262,6 +262,9 @@ pub struct MemberSeen {
     pub incarnation: u64,
     /// Boot number of the member.
     pub boot: u64,
+    /// Number that is another one each time that the member begins to take part at the node; `None`: it takes no part, or
+    /// the node runs a program that does not tell it.
+    pub joined: Option<u64>,
 }
 
 /// States of a member.

@@ -51,6 +51,12 @@ impl Story {
 
     /// Every node was asked at this time and says that the others are alive, and c has this state.
     fn members_asked_at(&mut self, begun_us: u64, state_of_c: &str) {
+        self.members_with(begun_us, state_of_c, 0, 1);
+    }
+
+    /// Every node was asked at this time and says that the others are alive, and c has this state and incarnation, and has
+    /// taken part since it came as the `joined`-th.
+    fn members_with(&mut self, begun_us: u64, state_of_c: &str, incarnation: u64, joined: u64) {
         let state = match state_of_c {
             "alive" => MemberState::Alive,
             "suspect" => MemberState::Suspect,
@@ -60,8 +66,9 @@ impl Story {
             let members = ["a", "b", "c"].map(|node| MemberSeen {
                 node: node.into(),
                 state: if node == "c" { state } else { MemberState::Alive },
-                incarnation: 0,
+                incarnation: if node == "c" { incarnation } else { 0 },
                 boot: 1,
+                joined: Some(if node == "c" { joined } else { 0 }),
             });
             self.see(Seen::Members { seen_by: seen_by.into(), begun_us, members: members.into() });
         }

@@ -62,8 +62,8 @@ impl Views {
     }
 
     /// Returns whether a node certainly took a member for alive from one time to another: the samples before,
-    /// between and after show it in the same incarnation. The one before was answered before the first time, and the one
-    /// after was asked for after the second.
+    /// between and after show it as a member that has taken part since the same moment. The one before was answered before
+    /// the first time, and the one after was asked for after the second.
     pub(super) fn is_sure(&self, seen_by: u32, member: u32, from_us: u64, to_us: u64) -> bool {
         if seen_by == member {
             return true;
@@ -74,11 +74,12 @@ impl Views {
         };
         let last = samples.partition_point(|sample| sample.begun_us < to_us);
         let of = |sample: &Sample| {
-            let seen = sample.members.get(&member)?;
+            let (asked, seen) = (sample.members.get(&seen_by)?, sample.members.get(&member)?);
             let takes_part = matches!(seen.state, MemberState::Alive | MemberState::Suspect);
-            takes_part.then_some((seen.boot, seen.incarnation))
+            // Where a program does not tell when the member began to take part, its incarnation stands for that: a member
+            // that was given up and came back has another one, unless it only did not answer for a while.
+            takes_part.then_some((asked.boot, seen.boot, seen.joined.unwrap_or(seen.incarnation)))
         };
-        // A member that was given up and answered again may have the incarnation that it had.
         let Some(between) = samples.get(first..=last) else { return false };
         let before = between.first().and_then(of);
         before.is_some() && between.iter().all(|sample| of(sample) == before)

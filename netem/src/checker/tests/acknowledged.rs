@@ -94,3 +94,28 @@ fn replicated_says_nothing_of_members_in_a_list_that_was_asked_for_before_the_an
     story.members("dead");
     story.keeps();
 }
+
+/// A record is answered with two nodes, and before and after c is alive and has come as the first and as the `joined`-th, and
+/// it refuted a suspicion meanwhile.
+fn answered_with_two(joined: u64) -> Story {
+    let mut story = Story::new();
+    story.members("suspect");
+    let publish = story.offer("a", "s/1", Some("1"), Level::Replicated, 0);
+    let answer = Answer::Done { ts: 5, outcome: Outcome::Applied, nodes: Some(2) };
+    story.see(Seen::Answered { publish, answer });
+    story.members_with(story.at_us, "alive", 1, joined);
+    story
+}
+
+// The lists are half a second apart. The checker could not tell a member that refuted a suspicion from one that took no part
+// for a moment, since only the former has another incarnation.
+#[test]
+fn replicated_counts_a_member_that_refuted_a_suspicion() {
+    let witness = answered_with_two(1).breaks(Promise::ReplicatedTrue);
+    assert!(witness.detail.contains("2 nodes when 3 were alive"), "{witness:?}");
+}
+
+#[test]
+fn replicated_says_nothing_of_a_member_that_was_away_between_two_lists() {
+    answered_with_two(2).keeps();
+}
