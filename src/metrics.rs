@@ -8,6 +8,7 @@
 //! Rejected: a registry of boxed metrics that are looked up by name. All names are known at compile time, and
 //! a field cannot be misspelt.
 
+mod bounded;
 mod connections;
 mod deliveries;
 mod exposition;
@@ -16,6 +17,7 @@ mod middlewares;
 mod operation;
 mod pull;
 
+pub use self::bounded::{BoundedQueue, BoundedQueues};
 pub use self::connections::{FilterMetrics, HttpCuts, TlsCounters};
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
@@ -108,6 +110,8 @@ pub struct Metrics {
     /// Datagrams that were ignored because they belong to another cluster or protocol version, are damaged, or
     /// may be sent by members only and came from another address.
     pub gossip_datagrams_ignored: Counter,
+    /// Datagrams to peers that were dropped because the socket did not take them and too many waited.
+    pub gossip_datagrams_dropped: Counter,
     /// Datagrams and streams of peers that the seal refused.
     pub gossip_refused: GossipRefusals,
     /// Boot numbers that the node has taken while it runs, because of an incarnation that cannot be refuted.
@@ -174,6 +178,8 @@ pub struct Metrics {
     pub clients: ClientTraffic,
     /// Bytes that wait in the queues.
     pub queues: QueueBytes,
+    /// Bounded queues and tables of membership and replication.
+    pub gossip_queues: BoundedQueues,
     /// Spans of traces.
     pub traces: TraceCounters,
     /// Bounds that were configured.
@@ -270,6 +276,7 @@ impl Metrics {
         self.acks.write(&mut text);
         self.clients.write(&mut text);
         self.queues.write(&mut text);
+        self.gossip_queues.write(&mut text);
         self.traces.write(&mut text);
         self.limits.write(&mut text);
         self.hooks.write(&mut text);
@@ -348,6 +355,11 @@ impl Metrics {
                 "gossip_datagrams_ignored_total",
                 "Datagrams of strangers, or damaged.",
                 &self.gossip_datagrams_ignored,
+            ),
+            (
+                "gossip_datagrams_dropped_total",
+                "Datagrams to peers that were dropped because too many waited.",
+                &self.gossip_datagrams_dropped,
             ),
             ("boots_taken_total", "Boot numbers taken while the node runs.", &self.boots_taken),
             (

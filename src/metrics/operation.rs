@@ -81,9 +81,28 @@ impl AckTimes {
     }
 }
 
-/// Codes with which connections of clients are closed.
-pub const CLOSE_CODES: [u16; 12] =
-    [1002, 1003, 1007, 1009, 4001, 4002, 4003, 4100, 4101, 4200, 4201, SLOW_CONSUMER];
+/// Codes with which connections of clients are closed; those from 4400 on are GraphQL's.
+pub const CLOSE_CODES: [u16; 19] = [
+    1002,
+    1003,
+    1007,
+    1009,
+    4001,
+    4002,
+    4003,
+    4100,
+    4101,
+    4200,
+    4201,
+    SLOW_CONSUMER,
+    4400,
+    4401,
+    4403,
+    4408,
+    4409,
+    4429,
+    4500,
+];
 /// Code with which a subscriber is closed that does not keep up.
 const SLOW_CONSUMER: u16 = 4202;
 
@@ -157,6 +176,8 @@ pub struct QueueBytes {
     pub merges: Gauge,
     /// Bytes that wait on streams to peers.
     pub streams: Gauge,
+    /// Datagrams to peers that the socket did not take so far.
+    pub datagrams: Gauge,
 }
 
 /// Spans of traced records since the start, by what became of them.
@@ -198,13 +219,14 @@ pub struct LimitGauges {
 impl QueueBytes {
     pub(super) fn write(&self, text: &mut Exposition<'_>) {
         text.head("queue_bytes", "gauge", "Bytes that wait, by queue.");
-        let QueueBytes { outbox, store, mailboxes, merges, streams } = self;
+        let QueueBytes { outbox, store, mailboxes, merges, streams, datagrams } = self;
         for (queue, gauge) in [
             ("outbox", outbox),
             ("store", store),
             ("mailboxes", mailboxes),
             ("merges", merges),
             ("streams", streams),
+            ("datagrams", datagrams),
         ] {
             text.line(format_args!("queue_bytes{{queue=\"{queue}\"}} {}", gauge.get()));
         }

@@ -106,6 +106,11 @@ impl DatagramSocket {
         self.is_readable
     }
 
+    /// Bytes of the datagrams that wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     /// Number of datagrams that were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.dropped

@@ -27,6 +27,7 @@ use super::tokens::{self, EventSource};
 use crate::cluster::members::State;
 use crate::cluster::stats::MachineStats;
 use crate::cluster::{Effect, Machine, MachineConfig, StreamEvent};
+use crate::metrics::BoundedQueue;
 use crate::record::{Now, SharedRecord};
 
 /// Longest turn, in microseconds. After this time no more is read from streams or taken from the outbox, so
@@ -467,6 +468,12 @@ impl Gossip {
         metrics.gossip_refused.forged.add(refused.forged - before.forged);
         metrics.data_copies_received.add(stats.data_copies_received - last.data_copies_received);
         metrics.queues.streams.set(self.streams.waiting_bytes() as i64);
+        metrics.queues.datagrams.set(self.datagrams.queued_bytes() as i64);
+        metrics.gossip_queues.refresh(|queues| {
+            self.machine.visit_gauges(&mut |gauge| {
+                queues.push(BoundedQueue { name: gauge.name, used: gauge.used, max: gauge.max });
+            });
+        });
         metrics.shards_differing.set(stats.shards_differing as i64);
         self.counted = *stats;
         let merged = shared.ingest.outbox().lock().merged();
@@ -477,6 +484,7 @@ impl Gossip {
                 datagrams = dropped - self.dropped,
                 "the network takes less than there is to send"
             );
+            metrics.gossip_datagrams_dropped.add(dropped - self.dropped);
             self.dropped = dropped;
         }
     }

@@ -237,6 +237,12 @@ fn connections_are_closed_with_the_codes_of_the_protocol() {
     let mut client = open(&node);
     client.send_json(json!({"type": "ping", "payload": {"x": "y".repeat(200_000)}}));
     assert_eq!(closed(&mut client), 1009);
+    // Closes of GraphQL were in no figure.
+    for (code, count) in
+        [("4400", 6.0), ("4401", 1.0), ("4409", 1.0), ("4429", 2.0), ("1009", 1.0), ("4500", 0.0)]
+    {
+        assert_eq!(node.metric("anode_client_closes_total", &[("code", code)]), count, "{code}");
+    }
     // Nothing comes for 5 s.
     assert_eq!(closed(&mut open_with(&node.http, PROTOCOL, &[])), 4408);
 }
@@ -389,6 +395,7 @@ fn a_slow_client_gets_the_newest_or_an_error() {
         (&json!("error"), &json!("too_slow")),
         "{error}"
     );
+    assert_eq!(node.metric("anode_slow_consumers_total", &[]), 1.0);
     // The connection is as good as before.
     all.send_json(json!({"type": "ping"}));
     assert_eq!(all.json(), json!({"type": "pong"}));

@@ -175,7 +175,7 @@ fn queues_and_bounds_have_figures() {
     let node =
         Node::start(NodeConfig::named("a").with(&["--max-connections", "1234", "--max-memory", "64MiB"]));
     let text = node.get("/metrics").body;
-    for queue in ["outbox", "store", "mailboxes", "merges", "streams"] {
+    for queue in ["outbox", "store", "mailboxes", "merges", "streams", "datagrams"] {
         assert!(text.contains(&format!("anode_queue_bytes{{queue=\"{queue}\"}} ")), "{queue} in\n{text}");
     }
     assert_eq!(node.metric("anode_limit", &[("name", "connections")]), 1234.0);
@@ -224,6 +224,31 @@ fn the_figure_of_a_queue_rises_and_falls() {
     });
     set_writable(b.pid(), true);
     eventually("nothing waits", PATIENCE, || (pending() == 0.0 && waiting() == 0.0).then_some(()));
+}
+
+/// The queues and tables of membership and replication had figures in the simulator alone.
+#[test]
+fn what_membership_and_replication_hold_has_figures_and_bounds() {
+    let cluster = Cluster::start(3);
+    for node in &cluster.nodes {
+        eventually("it knows the others", PATIENCE, || {
+            (node.metric("anode_gossip_queue", &[("queue", "members")]) == 3.0).then_some(())
+        });
+        let text = node.get("/metrics").body;
+        let bounds: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("anode_gossip_queue_limit{")).collect();
+        assert!(bounds.len() > 10, "{text}");
+        for line in bounds {
+            let (series, bound) = line.rsplit_once(' ').expect("a value");
+            let used = series.replace("anode_gossip_queue_limit", "anode_gossip_queue") + " ";
+            let used = text.lines().find_map(|line| line.strip_prefix(&used)).expect("each has both figures");
+            let (used, bound): (f64, f64) =
+                (used.parse().expect("a number"), bound.parse().expect("a number"));
+            // Without keys, no lives with a seal are kept.
+            assert!(used <= bound && (bound > 0.0 || line.contains("seal")), "{line}: {used}");
+        }
+    }
+    assert_eq!(cluster[0].metric("anode_gossip_datagrams_dropped_total", &[]), 0.0);
 }
 
 /// What a client has not read is counted until it has read it, or has gone.

@@ -371,6 +371,7 @@ impl GraphqlSocket {
     async fn end(&mut self, end: SocketEnd) -> Option<()> {
         if let SocketEnd::Close(close) = end {
             tracing::debug!(code = close.number, reason = %close.reason, "a client of GraphQL is closed");
+            self.app.node.metrics().clients.closed(close.number);
             let mut reason = close.reason.into_owned();
             while reason.len() > REASON_BYTES_MAX {
                 reason.pop();
