@@ -241,6 +241,12 @@ fn histories_have_the_newest_first() {
     assert_eq!(stamps(&page(json!({"from": 2, "to": 4}))), [4, 3, 2]);
     let bad = error(&node, query, json!({"after": "nothing"}));
     assert_eq!(bad.0, "bad_request");
+    // Times are whole numbers from 0 to 2^53 - 1.
+    assert_eq!(stamps(&page(json!({"from": 7, "to": 9_007_199_254_740_991_u64}))), [7]);
+    for wrong in [json!(-1), json!(1.5), json!(9_007_199_254_740_992_u64), json!("1"), json!(true)] {
+        let (code, message) = error(&node, query, json!({"from": wrong}));
+        assert_eq!((code.as_str(), message.contains("whole number")), ("bad_request", true), "{message}");
+    }
 }
 
 #[test]
