@@ -53,6 +53,13 @@ test("what is published at one node is seen at another", limits, async () => {
     await here.page.fill("textarea[name=data]", "{");
     await here.page.click("button[type=submit]");
     await here.page.getByText("The data is not JSON").waitFor();
+    // The history is a plot of numbers, or a table.
+    const shown = there.page.getByRole("group", { name: "History as" });
+    await shown.getByRole("button", { name: "Plot" }).click();
+    await there.page.waitForSelector(".plot canvas");
+    await shown.getByRole("button", { name: "Table" }).click();
+    await there.page.locator(".history-table tbody tr", { hasText: "21.5" }).waitFor();
+    assert.equal(await there.page.locator(".plot canvas").count(), 0);
     // A deletion is shown as one.
     await here.page.fill("input[name=source]", "room/1/temp");
     await here.page.getByText("Deletion", { exact: true }).click();
@@ -148,13 +155,26 @@ test("the cluster, the flow and what was refused are shown", limits, async () =>
     await connected(page, "node-1");
     await page.waitForSelector(".readout");
     let count = 0;
-    const stop = feed(20, () => cluster.publish(1, [{ source: "a", data: (count += 1) }, { source: "b/c", data: count }]));
+    // Published at this node and at another one, and read by a subscriber here.
+    const stop = feed(20, async () => {
+      await cluster.publish(1, [{ source: "a", data: (count += 1) }, { source: "b/c", data: count }]);
+      await cluster.publish(0, { source: "d", data: count });
+    });
+    const reader = new AbortController();
+    const read = fetch(`${cluster.url(0)}v1/stream?source=**`, { signal: reader.signal }).then((answer) => answer.text()).catch(() => {});
     const figure = (label) => page.locator(".readout", { has: page.getByText(label, { exact: true }) }).locator(".figure").innerText();
     await eventually("records are applied", async () => Number(await figure("Applied")) > 0);
+    for (const label of ["In from clients", "Out to subscribers", "Copies from members"]) {
+      await eventually(`${label} is shown`, async () => Number(await figure(label)) > 0);
+    }
+    await eventually("the maps agree", async () => (await figure("Shards differing")) === "0");
+    reader.abort();
+    await read;
     assert.equal(await figure("Members alive"), "3");
     assert.equal(await figure("Store"), "up");
     const row = page.locator("tr", { has: page.getByText("node-3", { exact: true }) });
     assert.match(await row.innerText(), /alive\s+south/);
+    await eventually("the round trip is shown", async () => /\d (µs|ms)\s/.test(await row.innerText()));
     await fetch(`${cluster.url(0)}v1/publish`, { method: "POST", body: '{"source":"a//b","data":1}' });
     await page.keyboard.press("5");
     await page.locator(".refused code", { hasText: "bad_source" }).waitFor();
