@@ -25,6 +25,7 @@ ROOT = HERE.parent.parent
 SCENARIOS = {
     "kills": ("abc", []),
     "closed": ("xyz", []),
+    "greeted": ("abc", []),
     "words": ("abc", []),
     "reset": ("m", ["--store", "memory"]),
 }

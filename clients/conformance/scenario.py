@@ -25,7 +25,7 @@ class Scenario:
         self._drivers = drivers
         self._cluster = cluster
         self._base = time.time_ns() // 1_000
-        self._values = {"urls": cluster.urls, **values}
+        self._values = {"urls": cluster.urls, "first": cluster.urls[:1], **values}
         self._running: dict[str, asyncio.Task[None]] = {}
         self.answers = 0
 
