@@ -1,9 +1,14 @@
 //! `anode doctor`: what it finds, what it says to do about it, and its exit code.
 
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
 use serde_json::Value;
 
+use crate::harness::clock::ShiftedClock;
 use crate::harness::command::{Background, binary, run};
-use crate::harness::{Cluster, Node, NodeConfig, Output, anode, json as parse, ports};
+use crate::harness::file_size::set_writable;
+use crate::harness::wait::PATIENCE;
+use crate::harness::{Cluster, Node, NodeConfig, Output, anode, eventually, json as parse, ports};
 
 /// Returns the findings about one thing, each as its verdict and message.
 fn findings(output: &Output, check: &str) -> Vec<(String, String)> {
@@ -130,4 +135,96 @@ fn a_directory_that_cannot_be_written_is_wrong() {
     let output = Output { code, stdout: running.stdout(), stderr: running.stderr() };
     assert_eq!(code, Some(1), "{output:?}");
     assert_eq!(findings(&output, "store")[0].0, "wrong", "{output:?}");
+}
+
+/// What a running node suffers from was judged in tests of the pieces alone.
+#[test]
+fn a_store_that_fails_and_a_clock_that_is_off_are_wrong() {
+    let doctor = |node: &Node| anode(&["doctor", "--json", "--url", &format!("http://{}", node.http)]);
+    let config = NodeConfig { survives_failing_writes: true, ..NodeConfig::named("a") };
+    let mut node = Node::start(config);
+    node.allowed_errors = vec!["the store failed to commit"];
+    set_writable(node.pid(), false);
+    node.put("s", serde_json::json!(1));
+    eventually("the store fails", PATIENCE, || (node.metric("anode_store_up", &[]) == 0.0).then_some(()));
+    let output = doctor(&node);
+    let store = findings(&output, "store");
+    assert_eq!((output.code, store[0].0.as_str()), (Some(1), "wrong"), "{output:?}");
+    assert!(
+        store[0].1.contains("do not become durable") && output.stdout.contains("see the log"),
+        "{output:?}"
+    );
+
+    let clock = ShiftedClock::ahead_by(60);
+    let cluster = Cluster::start(2);
+    let wrong = Node::spawn(NodeConfig::joining("c", &cluster[0]).in_memory().with_clock(&clock));
+    eventually("it notices", PATIENCE, || {
+        let output = doctor(&wrong);
+        let found = findings(&output, "clock");
+        (found.first()?.0 == "wrong" && output.code == Some(1) && output.stdout.contains("NTP")).then_some(())
+    });
+}
+
+/// A port that is open for TCP alone, and one for UDP alone, are told apart from one at which nothing is.
+#[test]
+fn a_join_target_that_answers_in_one_way_alone_is_told() {
+    let node = Node::start(NodeConfig::named("a").in_memory());
+    let ask = |join: SocketAddr| {
+        let own = [format!("127.0.0.1:{}", ports::free()), format!("127.0.0.1:{}", ports::free())];
+        let mut args = vec!["doctor", "--json", "--store", "memory", "--http", &own[0], "--gossip", &own[1]];
+        let (join, cluster) = (join.to_string(), node.config.cluster_name.clone());
+        args.extend(["--join", &join, "--cluster-name", &cluster]);
+        let output = anode(&args);
+        (output.code, findings(&output, "peers").first().cloned().unwrap_or_default())
+    };
+    let tcp = Relay::tcp(&node.gossip);
+    let (code, (verdict, message)) = ask(tcp.address);
+    assert_eq!((code, verdict.as_str()), (Some(1), "wrong"), "{message}");
+    assert!(message.contains("answers over TCP, and no datagram"), "{message}");
+    let udp = Relay::udp(&node.gossip);
+    let (code, (verdict, message)) = ask(udp.address);
+    assert_eq!((code, verdict.as_str()), (Some(1), "wrong"), "{message}");
+    assert!(message.contains("answers over UDP, and not over TCP"), "{message}");
+}
+
+/// Passes on what comes over TCP, or over UDP, to a node, for as long as the test runs.
+struct Relay {
+    address: SocketAddr,
+}
+
+impl Relay {
+    fn tcp(to: &str) -> Relay {
+        let to = to.to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            for here in listener.incoming().flatten() {
+                let there = TcpStream::connect(&to).expect("the node listens");
+                let (back, forth) = (there.try_clone().expect("a copy"), here.try_clone().expect("a copy"));
+                for (mut from, mut into) in [(here, there), (back, forth)] {
+                    std::thread::spawn(move || std::io::copy(&mut from, &mut into).map(|_| ()));
+                }
+            }
+        });
+        Relay { address }
+    }
+
+    fn udp(to: &str) -> Relay {
+        let to = to.to_owned();
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let address = socket.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let inner = UdpSocket::bind("127.0.0.1:0").expect("bound");
+            inner.connect(&to).expect("an address");
+            inner.set_read_timeout(Some(PATIENCE)).expect("a time");
+            let mut buffer = [0; 2_048];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                inner.send(&buffer[..length]).expect("sent");
+                if let Ok(length) = inner.recv(&mut buffer) {
+                    socket.send_to(&buffer[..length], from).expect("sent");
+                }
+            }
+        });
+        Relay { address }
+    }
 }
