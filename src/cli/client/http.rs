@@ -1,6 +1,7 @@
 //! HTTP requests to a node: one request a connection, whose answer is read as it comes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::time::Duration;
 
 use super::stream::NodeStream;
 use super::{NodeUrl, Nodes, Refused};
@@ -8,6 +9,8 @@ use crate::cli::CliError;
 
 /// Largest answer that is read as a whole, in bytes. Nodes send much smaller pages.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a node may work on what it was sent before it answers: a module of many megabytes is compiled first.
+const WORK_MAX: Duration = Duration::from_secs(180);
 /// Most bytes of the head of an answer.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// Most bytes of the line that tells the length of a chunk.
@@ -172,6 +175,19 @@ pub struct NoAnswer {
     source: io::Error,
 }
 
+impl NoAnswer {
+    fn new(node: &impl std::fmt::Display, source: io::Error) -> NoAnswer {
+        // The system calls a read or write that took too long "temporarily unavailable".
+        let source = match source.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "the connection stood still for too long")
+            }
+            _ => source,
+        };
+        NoAnswer { node: node.to_string(), source }
+    }
+}
+
 impl From<NoAnswer> for CliError {
     // The error becomes a text here. As an `io::Error`, a broken pipe would be taken for a closed stdout.
     fn from(error: NoAnswer) -> CliError {
@@ -190,7 +206,7 @@ pub fn fetch(nodes: &Nodes, path: &str) -> Result<Answer, CliError> {
 
 /// Sends a GET request for `path` to one node, and returns the answer.
 pub fn fetch_from(node: &NodeUrl, path: &str) -> Result<Answer, NoAnswer> {
-    let failed = |source| NoAnswer { node: node.to_string(), source };
+    let failed = |source| NoAnswer::new(node, source);
     open(node, "GET", path)?.whole().map_err(failed)
 }
 
@@ -204,7 +220,7 @@ pub fn open(node: &NodeUrl, method: &str, path: &str) -> Result<Incoming<BufRead
 pub fn request(nodes: &Nodes, method: &str, path: &str, body: Option<Body<'_>>) -> Result<Answer, CliError> {
     nodes.try_each(
         |node| {
-            let failed = |source| NoAnswer { node: node.to_string(), source };
+            let failed = |source| NoAnswer::new(node, source);
             let answer = send(node, method, path, body).and_then(|answer| answer.whole().map_err(failed));
             answer.map_err(CliError::from)
         },
@@ -215,7 +231,7 @@ pub fn request(nodes: &Nodes, method: &str, path: &str, body: Option<Body<'_>>) 
 
 /// Sends a request with a body of lines of JSON to one node, and returns the whole answer.
 pub fn post_lines(node: &NodeUrl, path: &str, body: &[u8]) -> Result<Answer, NoAnswer> {
-    let failed = |source| NoAnswer { node: node.to_string(), source };
+    let failed = |source| NoAnswer::new(node, source);
     let body = Body { media_type: "application/x-ndjson", bytes: body };
     send(node, "POST", path, Some(body))?.whole().map_err(failed)
 }
@@ -242,9 +258,12 @@ fn send(
         stream.write_all(request.as_bytes())?;
         // A node may refuse a request before it has read all of it, and its answer tells why.
         let sent = stream.write_all(body.map_or(&[], |body| body.bytes));
+        if body.is_some() {
+            stream.set_read_timeout(Some(WORK_MAX))?;
+        }
         Incoming::read(BufReader::new(stream)).map_err(|error| sent.err().unwrap_or(error))
     };
-    exchange().map_err(|source| NoAnswer { node: node.to_string(), source })
+    exchange().map_err(|source| NoAnswer::new(node, source))
 }
 
 #[cfg(test)]
@@ -274,6 +293,13 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
+    }
+
+    /// "Resource temporarily unavailable" said nothing of what had happened.
+    #[test]
+    fn a_node_that_does_not_answer_in_time_is_told_so() {
+        let told = NoAnswer::new(&"127.0.0.1:1", io::ErrorKind::WouldBlock.into()).to_string();
+        assert_eq!(told, "no answer from 127.0.0.1:1: the connection stood still for too long");
     }
 
     #[test]
