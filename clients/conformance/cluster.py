@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import socket
 import urllib.request
 from pathlib import Path
@@ -10,15 +12,17 @@ from typing import Optional
 
 #: How long a node may take to become ready, in seconds; the machine may be busy.
 READY_MAX_S = 60
+#: The ports that are tried: below those that the kernel gives to clients, and from another one in each process.
+_PORTS = itertools.count(os.getpid() * 211)
 
 
 def free_port() -> int:
-    """Returns a port that is free for TCP and UDP at this moment."""
+    """Returns a port that is free for TCP and UDP, and another one at every call. The kernel may give a port twice."""
     while True:
+        port = 12_000 + next(_PORTS) % 20_000
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue

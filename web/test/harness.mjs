@@ -16,15 +16,30 @@ const binary = process.env.ANODE ?? path.join(process.env.CARGO_TARGET_DIR ?? pa
 /** Milliseconds within which everything that a test waits for must have happened, also on a machine under load. */
 export const PATIENCE_MS = 30_000;
 
-function freePort() {
-  return new Promise((resolve, reject) => {
+/** The port that is tried next: below those that the kernel gives to clients, and from another one in each process. */
+let nextPort = process.pid * 211;
+
+/** Whether nobody has a port of 127.0.0.1. */
+function isFree(port) {
+  return new Promise((resolve) => {
     const server = createServer();
-    server.on("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
+    server.on("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
   });
+}
+
+/**
+ * A free port, and another one at every call. The kernel was asked for any before, and gave the same one to two nodes of a
+ * cluster, of which the first then ended at once.
+ */
+async function freePort() {
+  for (;;) {
+    nextPort += 1;
+    const port = 12_000 + (nextPort % 20_000);
+    if (await isFree(port)) {
+      return port;
+    }
+  }
 }
 
 /** Waits until `found` returns something that is true. */
