@@ -258,6 +258,21 @@ pub struct MemberInfo {
     pub keys: Option<Arc<KeyStatus>>,
 }
 
+impl MemberInfo {
+    /// A member of which nothing more is known than who it is and its state.
+    pub fn new(identity: Arc<Identity>, state: State) -> MemberInfo {
+        MemberInfo {
+            identity,
+            state,
+            incarnation: 0,
+            joined: None,
+            rtt_us: None,
+            cannot_reach_us: false,
+            keys: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

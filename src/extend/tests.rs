@@ -93,14 +93,8 @@ impl ExtendHost for FakeHost {
     fn members(&self) -> Arc<[MemberInfo]> {
         let address = "127.0.0.1:1".parse().expect("an address");
         let members = self.world.members.lock();
-        let info = members.iter().map(|(member, state)| MemberInfo {
-            identity: Arc::new(Identity::new(name(member), 1, address, "", "", "")),
-            state: *state,
-            incarnation: 0,
-            joined: Some(1),
-            rtt_us: None,
-            cannot_reach_us: false,
-            keys: None,
+        let info = members.iter().map(|(member, state)| {
+            MemberInfo::new(Arc::new(Identity::new(name(member), 1, address, "", "", "")), *state)
         });
         info.collect()
     }

@@ -448,15 +448,7 @@ fn gossip_config(shared: &Shared, identity: &NodeIdentity, told: &Told) -> clust
 fn myself(config: &cluster::MachineConfig) -> MemberInfo {
     let cluster::MachineConfig { name, boot, gossip, http, zone, version, .. } = config;
     let identity = MemberIdentity::new(name.clone(), *boot, *gossip, http, zone, version);
-    MemberInfo {
-        identity: Arc::new(identity),
-        state: State::Alive,
-        incarnation: 0,
-        joined: Some(0),
-        rtt_us: None,
-        cannot_reach_us: false,
-        keys: None,
-    }
+    MemberInfo { joined: Some(0), ..MemberInfo::new(Arc::new(identity), State::Alive) }
 }
 
 fn gossip_starter(

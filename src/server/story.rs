@@ -220,15 +220,7 @@ mod tests {
         let name = NodeName::parse(name).expect("a name");
         let gossip = "127.0.0.1:1".parse().expect("an address");
         let identity = Arc::new(Identity::new(name, boot, gossip, "127.0.0.1:2", "", "0.1.0"));
-        MemberInfo {
-            identity,
-            state,
-            incarnation: 0,
-            joined: None,
-            rtt_us: None,
-            cannot_reach_us: false,
-            keys: None,
-        }
+        MemberInfo::new(identity, state)
     }
 
     fn events(story: &mut MemberStory, members: &[(&str, u64, State)]) -> Vec<(Event, String)> {

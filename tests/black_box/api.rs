@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::{Client, Http, Node, NodeConfig, anode, encode, eventually};
 
 /// Checks a value against a schema of JSON Schema, as far as the documents use it. Returns what is wrong.
@@ -156,16 +155,16 @@ fn the_checker_complains() {
 }
 
 /// One request that the OpenAPI document describes.
-struct Described<'d> {
+pub struct Described<'d> {
     document: &'d Value,
-    path: &'d str,
-    method: &'d str,
-    operation: &'d Value,
+    pub path: &'d str,
+    pub method: &'d str,
+    pub operation: &'d Value,
 }
 
 impl<'d> Described<'d> {
     /// All requests of the document that this node answers.
-    fn all(document: &'d Value) -> Vec<Described<'d>> {
+    pub fn all(document: &'d Value) -> Vec<Described<'d>> {
         let paths = document["paths"].as_object().into_iter().flatten();
         let found = paths.flat_map(|(path, operations)| {
             let operations = operations.as_object().into_iter().flatten();
@@ -183,7 +182,7 @@ impl<'d> Described<'d> {
     }
 
     /// The target of the request with the examples of its parameters.
-    fn target(&self) -> String {
+    pub fn target(&self) -> String {
         let (mut path, mut query) = (self.path.to_owned(), Vec::new());
         for parameter in self.operation["parameters"].as_array().into_iter().flatten() {
             let parameter = self.followed(parameter);
@@ -208,7 +207,7 @@ impl<'d> Described<'d> {
     }
 
     /// Checks that the status is described, and the body as it is described for the status.
-    fn check(&self, answer: &Http) {
+    pub fn check(&self, answer: &Http) {
         let place = format!("{} {} → {}", self.method, self.path, answer.status);
         let described = self.operation["responses"].get(answer.status.to_string());
         let described = described.unwrap_or_else(|| panic!("{place} is not described: {answer:?}"));
@@ -351,105 +350,6 @@ fn members_are_described_in_full() {
         // Whether the node reaches a member over TCP is known once it has tried to.
         ["tcp", "keys", "rtt_us"].iter().all(|name| seen.contains(*name)).then_some(())
     });
-}
-
-/// What clients do wrong is answered by a status that is described, whatever they ask for.
-#[test]
-fn every_status_is_described() {
-    let flags = ["--max-frame-bytes", "65536", "--max-record-bytes", "1024"];
-    let node = Node::start(NodeConfig::named("a").in_memory().with(&flags));
-    let document = openapi(&node);
-    let (long, large) = ("x".repeat(20_000), "x".repeat(70_000));
-    for described in Described::all(&document) {
-        if matches!(described.path, "/" | "/graphql" | "/v1/admin/drain") {
-            continue;
-        }
-        let (method, target) = (described.method.to_uppercase(), described.target());
-        let with = |suffix: &str| match target.contains('?') {
-            true => format!("{target}&{suffix}"),
-            false => format!("{target}?{suffix}"),
-        };
-        let ask = |method: &str, target: &str, fields: &[(&str, &str)], body: &str| {
-            let answer = Http::request(&node.http, method, target, fields, body.as_bytes());
-            described.check(&answer);
-            answer.status
-        };
-        let is_health = matches!(described.path, "/healthz" | "/readyz" | "/metrics");
-        let is_socket = matches!(described.path, "/publish" | "/subscribe");
-        if !is_health && !is_socket {
-            assert_eq!(ask(&method, &with("unknown=1"), &[], ""), 400, "{method} {target}");
-            assert_eq!(ask(&method, &target, &[("Host", "elsewhere.example")], ""), 403, "{method} {target}");
-        }
-        assert_eq!(ask(&method, &target, &[("Host", "a b")], ""), 400, "{method} {target}");
-        assert_eq!(ask(&method, &target, &[("X-Long", &long)], ""), 431, "{method} {target}");
-        assert_eq!(ask("PATCH", &target, &[], ""), 405, "{target}");
-        if is_socket {
-            assert_eq!(ask(&method, &target, &[], ""), 426, "{target}");
-        }
-        // A middleware may be a module of many megabytes.
-        let is_large_taken = described.path == "/v1/import" || described.path.starts_with("/v1/middleware");
-        if described.operation["requestBody"].is_object() && !is_large_taken {
-            let expected = ask(&method, &target, &[("Content-Type", "application/json")], &large);
-            assert_eq!(expected, 413, "{method} {target}");
-        }
-        if described.path == "/v1/sources/{source}" {
-            let expected = if method == "GET" { 404 } else { 412 };
-            assert_eq!(ask(&method, &target, &[("If-Match", "\"1-2\"")], "1"), expected, "{method} {target}");
-        }
-    }
-}
-
-/// What rights, rates and conditions refuse is answered by a status that is described. Every path was asked by those who may do
-/// everything only.
-#[test]
-fn statuses_of_rights_rates_and_conditions_are_described() {
-    let everything = "publish = [\"**\"]\nsubscribe = [\"**\"]\nadmin = true";
-    let file = RightsFile::new(
-        &[
-            token_entry("all", "all-secret", everything),
-            token_entry("nobody", "nobody-secret", "subscribe = [\"none\"]"),
-            token_entry("slow", "slow-secret", "publish = [\"**\"]\nrate = 1"),
-        ]
-        .concat(),
-    );
-    let node = Node::start(NodeConfig::named("a").in_memory().with(&["--auth", &file.path()]));
-    let ask = |token: Option<&str>, method: &str, target: &str, fields: &[(&str, &str)], body: &str| {
-        let token = token.map(bearer);
-        let mut fields = fields.to_vec();
-        fields.extend(token.iter().map(|token| ("Authorization", token.as_str())));
-        Http::request(&node.http, method, target, &fields, body.as_bytes())
-    };
-    let document = ask(Some("all-secret"), "GET", "/v1/openapi.json", &[], "").json();
-    let json = [("Content-Type", "application/json")];
-    for described in Described::all(&document) {
-        if matches!(described.path, "/" | "/healthz" | "/readyz" | "/publish" | "/subscribe") {
-            continue;
-        }
-        let (method, target) = (described.method.to_uppercase(), described.target());
-        let unknown = ask(None, &method, &target, &json, "{}");
-        assert_eq!(unknown.status, 401, "{method} {target}");
-        described.check(&unknown);
-        described.check(&ask(Some("nobody-secret"), &method, &target, &json, "{}"));
-    }
-    let of = |method: &str, path: &str| {
-        let mut all = Described::all(&document).into_iter();
-        all.find(|described| (described.method, described.path) == (method, path)).expect("it is described")
-    };
-    let (put, get) = (of("put", "/v1/sources/{source}"), of("get", "/v1/sources/{source}"));
-    put.check(&ask(Some("slow-secret"), "PUT", "/v1/sources/a", &json, "1"));
-    for (described, method, target) in
-        [(put, "PUT", "/v1/sources/a"), (of("post", "/v1/publish"), "POST", "/v1/publish")]
-    {
-        let limited = ask(Some("slow-secret"), method, target, &json, "{\"source\":\"a\",\"data\":1}");
-        assert_eq!(limited.status, 429, "{limited:?}");
-        described.check(&limited);
-    }
-    let known = ask(Some("all-secret"), "GET", "/v1/sources/a", &[], "");
-    get.check(&known);
-    let tag = known.header("etag").expect("a tag");
-    let unchanged = ask(Some("all-secret"), "GET", "/v1/sources/a", &[("If-None-Match", tag)], "");
-    assert_eq!(unchanged.status, 304, "{unchanged:?}");
-    get.check(&unchanged);
 }
 
 /// The messages of the AsyncAPI document by their names.

@@ -8,6 +8,7 @@ mod addresses;
 mod admin;
 mod api;
 mod api_definitions;
+mod api_statuses;
 mod archives;
 mod archives_faults;
 mod archives_tableland;

@@ -108,43 +108,18 @@ impl Swim {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
+    use super::super::fixtures::{address, at, config, name};
     use super::super::message::Claim;
     use super::*;
+    use crate::cluster::Known;
     use crate::cluster::members::Identity;
-    use crate::cluster::{Known, MachineConfig, Profile};
     use crate::record::NodeName;
 
     const MINUTE_US: u64 = 60_000_000;
 
-    fn at(mono_us: u64) -> Now {
-        Now { mono_us, wall_us: mono_us }
-    }
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 7946))
-    }
-
     /// The membership of `c`, which started with this boot number, has this incarnation, and knows `a`.
     fn swim(boot: u64, incarnation: u32) -> Swim {
-        let name = |name: &str| NodeName::parse(name).expect("a name");
-        let config = MachineConfig {
-            name: name("c"),
-            boot,
-            cluster_name: "c".into(),
-            gossip: address(3),
-            http: "10.0.0.3:7070".into(),
-            zone: String::new(),
-            version: "0.1.0".into(),
-            profile: Profile::Lan,
-            tombstones_us: 0,
-            agreed_us: None,
-            has_seeds: false,
-            seed: 1,
-            keys: None,
-        };
-        let mut swim = Swim::new(&config, at(0), 1_100, 0);
+        let mut swim = Swim::new(&config("c", boot, 3), at(0), 1_100, 0);
         let a = Identity::new(name("a"), 1, address(1), "10.0.0.1:7070", "", "0.1.0");
         swim.handle_known(at(0), &Known::new([swim.identity().clone(), Arc::new(a)]));
         let said = Introduction { incarnation, ..swim.table.me().clone() };

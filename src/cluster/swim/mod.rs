@@ -48,6 +48,8 @@ mod clocks;
 mod contacts;
 mod credit;
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 pub(super) mod forgery_tests;
 mod known;
 mod leave;

@@ -212,28 +212,16 @@ impl Swim {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::Arc;
 
+    use super::super::fixtures::{address, at, config, name};
     use super::super::message::{Introduction, Update};
     use super::super::news::Way;
     use super::*;
+    use crate::cluster::Known;
     use crate::cluster::members::{Identity, MemberInfo};
-    use crate::cluster::{Known, MachineConfig, Profile};
 
     const MS: u64 = 1_000;
-
-    fn at(mono_us: u64) -> Now {
-        Now { mono_us, wall_us: mono_us }
-    }
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 7946))
-    }
-
-    fn name(name: &str) -> NodeName {
-        NodeName::parse(name).expect("a name")
-    }
 
     fn other(member: &str, last: u8) -> Arc<Identity> {
         Arc::new(Identity::new(name(member), 1, address(last), "", "", "0.1.0"))
@@ -241,22 +229,7 @@ mod tests {
 
     /// The membership of `c`, which knows `a` and `b`.
     fn swim() -> Swim {
-        let config = MachineConfig {
-            name: name("c"),
-            boot: 1,
-            cluster_name: "c".into(),
-            gossip: address(3),
-            http: String::new(),
-            zone: String::new(),
-            version: "0.1.0".into(),
-            profile: Profile::Lan,
-            tombstones_us: 0,
-            agreed_us: None,
-            has_seeds: false,
-            seed: 1,
-            keys: None,
-        };
-        let mut swim = Swim::new(&config, at(0), 1_100, 0);
+        let mut swim = Swim::new(&config("c", 1, 3), at(0), 1_100, 0);
         let me = swim.identity().clone();
         swim.handle_known(at(0), &Known::new([me, other("a", 1), other("b", 2)]));
         swim

@@ -79,13 +79,10 @@ impl MemberEntry {
     pub fn info(&self, ring: &Ring) -> MemberInfo {
         let entry = ring.get(self.identity.ring_hash(), self.identity.name.as_str());
         MemberInfo {
-            identity: self.identity.clone(),
-            state: self.state,
             incarnation: self.incarnation,
             joined: entry.map(|entry| entry.joined),
             rtt_us: (self.rtt_us > 0).then_some(self.rtt_us),
-            cannot_reach_us: false,
-            keys: None,
+            ..MemberInfo::new(self.identity.clone(), self.state)
         }
     }
 }

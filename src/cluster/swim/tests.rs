@@ -6,25 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::fixtures::{self, address, name};
 use super::message::{Ack, Claim, Introduction, MembershipFrame, Ping, SwimMessage, Update};
 use super::timing::{RETRANSMIT_FACTOR, RETRANSMIT_LOG_MIN};
 use super::{Known, Swim, SwimOutput, wire};
 use crate::cluster::members::{Identity, State};
 use crate::cluster::seal::{BODY_BYTES_MIN, Checksum};
 use crate::cluster::wire::{Body, Riders, Said, Wire};
-use crate::cluster::{Effect, Machine, MachineConfig, Profile, Replica, StreamEvent, StreamId};
+use crate::cluster::{Effect, Machine, MachineConfig, Replica, StreamEvent, StreamId};
 use crate::limits::{DATAGRAM_BYTES_MAX, HTTP_ADDRESS_BYTES_MAX, VERSION_BYTES_MAX, ZONE_BYTES_MAX};
 use crate::proto::gossip as proto;
-use crate::record::{NodeName, Now};
+use crate::record::Now;
 use crate::sim::SimReplica;
-
-fn name(name: &str) -> NodeName {
-    NodeName::parse(name).expect("name")
-}
-
-fn address(last: u8) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, last], 7946))
-}
 
 fn introduction(member: &str, boot: u64, incarnation: u32) -> Introduction {
     introduction_at(member, boot, incarnation, address(9))
@@ -36,21 +29,7 @@ fn introduction_at(member: &str, boot: u64, incarnation: u32, gossip: SocketAddr
 }
 
 fn config(seed: u64) -> MachineConfig {
-    MachineConfig {
-        name: name("me"),
-        boot: 5,
-        cluster_name: "c".into(),
-        gossip: address(1),
-        http: "10.0.0.1:7070".into(),
-        zone: String::new(),
-        version: "0.1.0".into(),
-        profile: Profile::Lan,
-        tombstones_us: 0,
-        agreed_us: None,
-        has_seeds: false,
-        seed,
-        keys: None,
-    }
+    MachineConfig { seed, ..fixtures::config("me", 5, 1) }
 }
 
 fn machine(seed: u64) -> Machine {

@@ -149,15 +149,7 @@ fn a_failure_is_forgotten_when_the_member_is_down_or_comes_back() {
     let member = |boot, state| {
         let name = NodeName::parse("n").expect("name");
         let identity = Arc::new(Identity::new(name, boot, gone, "127.0.0.1:1", "", "0"));
-        MemberInfo {
-            identity,
-            state,
-            incarnation: 0,
-            joined: None,
-            rtt_us: None,
-            cannot_reach_us: false,
-            keys: None,
-        }
+        MemberInfo::new(identity, state)
     };
     let fail = |here: &mut Side| {
         here.streams.connect(StreamId(1), gone);

@@ -125,17 +125,7 @@ fn tokens_on_another_node() {
     assert_eq!(resume(&mut there, &token).0, Some(false), "one is missing, and its origin is not known");
     let gossip = ([127, 0, 0, 1], 1).into();
     let identity = |boot| Identity::new(origin.clone(), boot, gossip, "127.0.0.1:1", "", "");
-    let shown = |identity, state| {
-        Arc::from([MemberInfo {
-            identity: Arc::new(identity),
-            state,
-            incarnation: 0,
-            joined: Some(1),
-            rtt_us: None,
-            cannot_reach_us: false,
-            keys: None,
-        }])
-    };
+    let shown = |identity, state| Arc::from([MemberInfo::new(Arc::new(identity), state)]);
     let member = |boot, state| shown(identity(boot), state);
     *there.node.members.borrow_mut() = member(1, State::Alive);
     assert_eq!(resume(&mut there, &token).0, None, "its origin lives: it will come, and is waited for");
@@ -161,15 +151,10 @@ fn a_node_that_lacks_what_was_seen_waits_for_it() {
     let lagging = || {
         let there = World::named("n2", 9);
         let gossip = ([127, 0, 0, 1], 1).into();
-        *there.node.members.borrow_mut() = Arc::from([MemberInfo {
-            identity: Arc::new(Identity::new(origin.clone(), 1, gossip, "127.0.0.1:1", "", "")),
-            state: State::Alive,
-            incarnation: 0,
-            joined: Some(1),
-            rtt_us: None,
-            cannot_reach_us: false,
-            keys: None,
-        }]);
+        *there.node.members.borrow_mut() = Arc::from([MemberInfo::new(
+            Arc::new(Identity::new(origin.clone(), 1, gossip, "127.0.0.1:1", "", "")),
+            State::Alive,
+        )]);
         there
     };
     let recovered =
