@@ -52,8 +52,8 @@ impl Delivery {
         self.queue = SendQueue::new(mode);
     }
 
-    /// Sends a change in `mode=latest`: into the buffer if it has room and the source does not wait,
-    /// else in the place of the record of its source that waits, else at the end of the queue.
+    /// Sends a change in `mode=latest`: into the buffer if it has room and nothing waits, else in the place of the
+    /// record of its source that waits, else at the end of the queue.
     pub(super) fn deliver_latest(
         &mut self,
         turn: &mut Turn<'_>,
@@ -61,8 +61,11 @@ impl Delivery {
         change: &Change,
         form: SentForm,
     ) {
-        if !self.queue.is_empty() && self.queue.replace(queued(change, form)).is_ok() {
-            turn.work.conflated += 1;
+        if !self.queue.is_empty() {
+            match self.queue.replace(queued(change, form)) {
+                Ok(()) => turn.work.conflated += 1,
+                Err(newer) => self.queue.push(newer),
+            }
             return;
         }
         match (has_room(turn), form) {

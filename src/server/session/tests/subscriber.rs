@@ -154,6 +154,26 @@ fn latest_conflates_and_ends_with_the_newest() {
     assert_eq!(told.into_iter().collect::<BTreeMap<_, _>>(), newest);
 }
 
+/// A record for which the buffer had room again was sent before those of other sources that still waited for it.
+/// So a reader that stopped at a last record had not been told what was published before.
+#[test]
+fn no_record_overtakes_those_that_wait() {
+    let mut world = World::new();
+    let client = subscriber(&mut world, "/subscribe?source=a/*");
+    world.read_all(client);
+    let data = format!("\"{}\"", "x".repeat(50_000));
+    let published: Vec<_> =
+        (0..20).map(|n| (format!("a/{n}"), world.publish(&format!("a/{n}"), &data))).collect();
+    while world.drain_one() {}
+    let mut told = records(&world.read(client));
+    assert!(told.len() < 10, "some of them wait");
+    let last = world.publish("a/last", "1");
+    while world.drain_one() {}
+    told.extend(records(&world.read_all(client)));
+    assert_eq!(told[..20], published);
+    assert_eq!(told[20..], [("a/last".to_owned(), last)]);
+}
+
 /// prometheus/alertmanager#1409: what waits for a slow reader must be bounded.
 #[test]
 fn mode_all_is_whole_and_in_order_or_closed() {
