@@ -64,8 +64,12 @@ fn before_a_start_the_machine_is_checked() {
     let taken = held.local_addr().expect("an address").to_string();
     let output = doctor(&free(), &taken, "");
     assert_eq!(output.code, Some(1), "{output:?}");
+    // The same port of TCP may be taken as well, by a node of another test.
     let found = findings(&output, "ports");
-    assert!(found[0].0 == "wrong" && found[0].1.contains(&taken) && found[0].1.contains("UDP"), "{found:?}");
+    let is_told = |(verdict, message): &(String, String)| {
+        verdict == "wrong" && message.contains(&taken) && message.contains("UDP")
+    };
+    assert!(found.iter().any(is_told), "{found:?}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing is left behind");
 }
 
