@@ -28,7 +28,7 @@ impl Progress {
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         bar.set_style(style);
         bar.set_message(verb);
-        Progress { bar, started_us: clock::now().mono_us, due_us: 0, records: 0, bytes: 0 }
+        Progress { bar, started_us: clock::mono_us(), due_us: 0, records: 0, bytes: 0 }
     }
 
     /// Counts what is done, and shows nothing while it goes on.
@@ -42,7 +42,7 @@ impl Progress {
     pub fn add(&mut self, records: u64, bytes: u64) {
         self.records += records;
         self.bytes += bytes;
-        let now_us = clock::now().mono_us;
+        let now_us = clock::mono_us();
         if now_us >= self.due_us && !self.bar.is_hidden() {
             self.due_us = now_us + REDRAW_US;
             self.bar.set_message(self.said());
@@ -57,7 +57,7 @@ impl Progress {
     }
 
     fn said(&self) -> String {
-        let took_us = (clock::now().mono_us - self.started_us).max(1);
+        let took_us = (clock::mono_us() - self.started_us).max(1);
         let rate = (self.records as f64 * 1e6 / took_us as f64) as u64;
         format!(
             "{} records, {}, in {} ({} records/s)",

@@ -8,14 +8,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::cluster::seal::LifeSecret;
 use crate::record::Now;
 
-/// Both clocks of this machine, in microseconds. `mono_us` counts from the first call in this process.
+/// Both clocks of this machine, in microseconds.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Now {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let mono = START.get_or_init(Instant::now).elapsed();
     // Stamps are unsigned, so a wall clock that stands before 1970 is read as 1970.
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { mono_us: micros(mono), wall_us: micros(wall) }
+    Now { mono_us: mono_us(), wall_us: micros(wall) }
+}
+
+/// The monotonic clock alone, in microseconds from the first call in this process: half the work of [`now`], for
+/// whoever only measures how long something takes.
+#[allow(clippy::disallowed_methods)]
+pub fn mono_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    micros(START.get_or_init(Instant::now).elapsed())
 }
 
 /// Blocks the calling thread for `us` microseconds. For threads that have nothing else to wait for.

@@ -152,6 +152,11 @@ impl Intake {
         self.leave(ReadingList::Ready)
     }
 
+    /// Returns whether the connection is not read for now, because of back-pressure.
+    pub fn is_paused(&self) -> bool {
+        self.list == ReadingList::Paused
+    }
+
     /// Notes that the connection is not to be read for now. Returns whether it is to be put into the list of
     /// those that are paused.
     pub fn enter_paused(&mut self) -> bool {

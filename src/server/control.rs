@@ -234,7 +234,7 @@ impl NodeService for Control {
 
     fn refused(&self, status: u16, refusal: &Refusal, address: IpAddr) {
         self.0.metrics.clients.refused(status);
-        self.0.complaints.refused(clock::now().mono_us, status, refusal, address);
+        self.0.complaints.refused(clock::mono_us(), status, refusal, address);
     }
 
     fn memory_refused(&self, wanted: MemoryUse) {

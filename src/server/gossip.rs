@@ -221,6 +221,16 @@ impl Gossip {
         self.has_work(at.mono_us, shared)
     }
 
+    /// Hands the cluster what the clients of this worker have just published, and looks for nothing else. Returns
+    /// whether there is more to do at once.
+    pub fn pass_on(&mut self, shared: &Shared) -> bool {
+        let now = clock::now();
+        self.send_published(now, shared);
+        self.datagrams.flush();
+        self.publish_state(now, shared);
+        self.has_work(now.mono_us, shared)
+    }
+
     /// Number of records that have come from peers and gone to them since the start.
     pub fn records_moved(&self) -> u64 {
         self.moved + self.machine.spread_stats().data_copies_received
@@ -296,7 +306,7 @@ impl Gossip {
             // A bound in time is needed too, since no link fills up where there is no peer. It is generous: a
             // record that is left for a later turn has dropped out of the processor's caches by then, and
             // costs more than all that was done with it before.
-            if clock::now().mono_us > now.mono_us + GOSSIP_TURN_US_MAX {
+            if clock::mono_us() > now.mono_us + GOSSIP_TURN_US_MAX {
                 break;
             }
         }

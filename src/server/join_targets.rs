@@ -117,7 +117,7 @@ impl SilenceReports {
     pub fn look(&mut self, shared: &Shared, targets: &[Resolved]) {
         let known = JoinView::of(shared);
         let silent = known.silent(targets);
-        if silent.is_empty() || !self.is_due(clock::now().mono_us, known.is_alone()) {
+        if silent.is_empty() || !self.is_due(clock::mono_us(), known.is_alone()) {
             return;
         }
         let keys = shared.key_file.as_ref().map(KeyFile::of_new_life);
@@ -127,10 +127,10 @@ impl SilenceReports {
         // Somebody may have answered while that took its time.
         let known = JoinView::of(shared);
         let is_alone = known.is_alone();
-        if known.silent(targets).is_empty() || !self.is_due(clock::now().mono_us, is_alone) {
+        if known.silent(targets).is_empty() || !self.is_due(clock::mono_us(), is_alone) {
             return;
         }
-        self.last = Some((clock::now().mono_us, is_alone));
+        self.last = Some((clock::mono_us(), is_alone));
         if is_alone {
             tracing::warn!(tried, "this node runs alone: its join targets do not answer; it goes on trying");
         } else {

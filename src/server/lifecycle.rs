@@ -137,10 +137,10 @@ impl Lifecycle {
     /// Waits until every worker has done what `phase` asks. Returns `false` if that takes longer than
     /// `timeout_us` microseconds.
     pub fn wait_done(&self, phase: Phase, timeout_us: u64) -> bool {
-        let deadline_us = clock::now().mono_us + timeout_us;
+        let deadline_us = clock::mono_us() + timeout_us;
         let mut progress = self.progress.lock();
         while !progress.done.iter().all(|done| done.is_some_and(|done| done >= phase)) {
-            let left_us = deadline_us.saturating_sub(clock::now().mono_us);
+            let left_us = deadline_us.saturating_sub(clock::mono_us());
             if left_us == 0 {
                 return false;
             }

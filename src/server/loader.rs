@@ -68,13 +68,13 @@ pub fn run(shared: &Arc<Shared>, heads: Heads, mut reloader: Reloader, ended: &R
 
 /// Loads the store into the map before anyone is served.
 fn load(shared: &Shared, heads: Heads) -> Result<(), Fatal> {
-    let start_us = clock::now().mono_us;
+    let start_us = clock::mono_us();
     let loaded = shared.store().load(&mut |record| {
         shared.ingest.load(clock::now(), record);
     });
     let report = loaded.map_err(|error| Fatal::Load(error.to_string()))?;
     shared.ingest.handle_loaded(clock::now());
-    let ms = (clock::now().mono_us - start_us) / 1_000;
+    let ms = (clock::mono_us() - start_us) / 1_000;
     tracing::info!(records = report.records, damaged = report.damaged, ms, "the store is loaded");
     // If a record is missing, the heads would claim records that this node does not hold.
     if report.damaged == 0 && !report.is_partial {

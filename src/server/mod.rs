@@ -19,6 +19,7 @@ mod account;
 mod acks;
 mod address;
 mod affinity;
+mod allowance;
 mod backend;
 mod batch;
 mod clients;

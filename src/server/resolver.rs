@@ -45,14 +45,14 @@ pub fn start(
         let mut targets = Vec::new();
         let mut reports = SilenceReports::default();
         loop {
-            if clock::now().mono_us >= due_us {
+            if clock::mono_us() >= due_us {
                 targets = resolve(&shared);
                 // If an earlier round has not been taken yet, this one is dropped: they are alike.
                 let seeds = addresses(&targets);
                 if !seeds.is_empty() && sender.try_send(seeds).is_ok() {
                     shared.wake_gossip();
                 }
-                due_us = clock::now().mono_us + pause_us;
+                due_us = clock::mono_us() + pause_us;
                 pause_us = (pause_us * 2).min(ROUND_US_MAX);
             }
             // Before that the cluster machine does not run, and afterwards the others are left on purpose.

@@ -55,9 +55,9 @@ pub fn run(config: Config, files: Vec<Box<dyn Reloadable>>) -> Result<(), Server
         return Err(fatal.into());
     }
     tracing::info!("stopping, as a signal or an admin asks for");
-    let began_us = clock::now().mono_us;
+    let began_us = clock::mono_us();
     node.stop();
-    tracing::info!(ms = (clock::now().mono_us - began_us) / 1_000, "stopped");
+    tracing::info!(ms = (clock::mono_us() - began_us) / 1_000, "stopped");
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn wait_signals(mut woken: UnixStream, ended: &Sender<()>) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return tracing::error!(%error, "signals are not watched any longer"),
         }
-        let now_us = clock::now().mono_us;
+        let now_us = clock::mono_us();
         match first_us {
             None => {
                 first_us = Some(now_us);

@@ -270,7 +270,7 @@ impl Shared {
 impl AnswerState for Shared {
     fn memory_refused(&self, wanted: MemoryUse) {
         self.metrics.memory_refused(wanted);
-        if let Some(refusals) = self.memory_refusals.count(clock::now().mono_us) {
+        if let Some(refusals) = self.memory_refusals.count(clock::mono_us()) {
             tracing::warn!(
                 refusals,
                 last = wanted.as_str(),

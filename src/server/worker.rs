@@ -137,7 +137,7 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events, is_busy: bool) -> io::Result<()> {
         if !is_busy && self.gossip.is_some() && !self.busy_poll.is_on() {
-            let rest_us = self.rest.rest_us(clock::now().mono_us);
+            let rest_us = self.rest.rest_us(clock::mono_us());
             if rest_us > 0 {
                 clock::sleep(rest_us);
             }
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     fn timeout_us(&self) -> u64 {
-        let now_us = clock::now().mono_us;
+        let now_us = clock::mono_us();
         let is_settled = self.phase == Phase::Serving;
         let most_us = match is_settled {
             _ if self.shared.pressure.is_room_awaited() => WAIT_US_MAX_CONGESTED,
@@ -200,13 +200,13 @@ impl Worker {
         if let Some(gossip) = &mut self.gossip
             && self.clients.take_published()
         {
-            is_busy |= gossip.turn(clock::now(), &shared);
+            is_busy |= gossip.pass_on(&shared);
         } else if self.clients.take_published() {
             shared.wake_gossip();
         }
-        self.clients.flush(clock::now());
+        self.clients.flush();
         if self.clients.scan() {
-            self.clients.flush(clock::now());
+            self.clients.flush();
         }
         self.clients.reap(self.poll.registry());
         shared.wake_wanted();
@@ -252,7 +252,7 @@ impl Worker {
         // From here on connections are refused. Whoever came between the last look and this is reset.
         drop(self.acceptor);
         self.clients.turn_rest_away(now);
-        self.clients.flush(clock::now());
+        self.clients.flush();
     }
 
     fn handle_phase(&mut self, phase: Phase, now: Now) -> io::Result<()> {

@@ -182,7 +182,7 @@ impl Subscription {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        let now_us = clock::now().mono_us;
+        let now_us = clock::mono_us();
         let Some(socket) = &mut self.socket else {
             return self.try_again(now_us);
         };
@@ -236,7 +236,7 @@ impl Subscription {
         let frame = json!({ "id": 1, "subscribe": subscribe }).to_string();
         socket.send(frame.into()).map_err(|error| failed(&error))?;
         socket.get_ref().set_read_timeout(Some(TURN)).map_err(|error| failed(&error))?;
-        self.heard_at_us = clock::now().mono_us;
+        self.heard_at_us = clock::mono_us();
         self.socket = Some(socket);
         Ok(())
     }

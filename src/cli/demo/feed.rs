@@ -44,7 +44,7 @@ fn publish(
     let mut socket: Socket = connect(endpoint, "/publish")?;
     // The node answers only refused publishes and sends pings, so it suffices to look for something after every publish.
     socket.get_ref().set_read_timeout(Some(LOOK_MAX))?;
-    let mut last_us = clock::now().mono_us;
+    let mut last_us = clock::mono_us();
     while !ending.load(Relaxed) {
         let now = clock::now();
         *number += 1;

@@ -97,12 +97,12 @@ fn show(
     interrupt: &Interrupt,
     seconds: Option<u64>,
 ) -> Result<(), CliError> {
-    let started_us = clock::now().mono_us;
+    let started_us = clock::mono_us();
     let mut screen = screen::Screen::new();
     let every_us = if screen.is_terminal() { DRAW_US } else { LINE_US };
     let mut draw_at_us = 0;
     while !interrupt.came() {
-        let up_us = clock::now().mono_us - started_us;
+        let up_us = clock::mono_us() - started_us;
         if seconds.is_some_and(|seconds| up_us >= seconds * 1_000_000) {
             break;
         }

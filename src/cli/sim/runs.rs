@@ -98,7 +98,7 @@ pub fn in_parallel<R: Send>(
     let done: Mutex<Vec<Option<(R, u64)>>> = Mutex::new(sizes.iter().map(|_| None).collect());
     let worker = || {
         while let Some((at, is_large)) = take(&pending, &is_free) {
-            let since_us = clock::now().mono_us;
+            let since_us = clock::mono_us();
             let mut shown = 0;
             let result = work(at, &mut |part| {
                 let reached = ((part.clamp(0.0, 1.0) * STEPS as f64) as u64).max(shown);
@@ -110,7 +110,7 @@ pub fn in_parallel<R: Send>(
             if bar.is_hidden() && sizes.len() >= MANY_RUNS && tenth(before) < tenth(before + 1) {
                 eprintln!("{} of {} runs done", before + 1, sizes.len());
             }
-            let wall_us = clock::now().mono_us - since_us;
+            let wall_us = clock::mono_us() - since_us;
             if let Some(place) = lock(&done).get_mut(at) {
                 *place = Some((result, wall_us));
             }

@@ -9,7 +9,7 @@ use crate::sim::table::{FigureRow, FigureTable, Finding, Size};
 
 /// Measures all figures and compares them with what is required. Returns an error if one is not met.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let since_us = clock::now().mono_us;
+    let since_us = clock::mono_us();
     let size = if arguments.quick { Size::Quick } else { Size::Full };
     let mut weighed = memory::rows();
     let table = FigureTable::new(size);
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         columns.push(vec![row.what, row.wanted, row.verdict.measured, sign.into(), row.sample]);
     }
     print!("{columns}");
-    let seconds = (clock::now().mono_us - since_us) / 1_000_000;
+    let seconds = (clock::mono_us() - since_us) / 1_000_000;
     let met = wanted - failed;
     println!("\n{met} of {wanted} met; {} runs in {seconds} s", findings.len());
     println!(

@@ -69,14 +69,14 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
     let hot = Arc::new(HotSources::default());
     let mut sampler = Sampler::new(nodes.clone());
     // The first sample has no rates, and tells whether there is a cluster at all.
-    let first = sampler.sample(clock::now().mono_us)?;
+    let first = sampler.sample(clock::mono_us())?;
     let counter = count_sources(nodes, arguments.pattern.clone(), hot.clone(), ending.clone())?;
     let interval_us = arguments.interval * 1_000_000;
     let is_json = arguments.format.is_json(given);
     let shown = if is_json || arguments.once || !std::io::stdout().is_terminal() {
         wait(interval_us, &interrupt);
-        let cluster = Arc::new(sampler.sample(clock::now().mono_us)?);
-        let shown = Shown { cluster, hot: hot.hottest(clock::now().mono_us) };
+        let cluster = Arc::new(sampler.sample(clock::mono_us())?);
+        let shown = Shown { cluster, hot: hot.hottest(clock::mono_us()) };
         let text = if is_json { text::json(&shown) } else { text::plain(&shown) };
         std::io::stdout().write_all(text.as_bytes()).map_err(CliError::from)
     } else {
@@ -90,8 +90,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Result<(), CliError> {
 
 /// Waits for an interval, or until the user ends the command.
 fn wait(interval_us: u64, interrupt: &Interrupt) {
-    let end_us = clock::now().mono_us + interval_us;
-    while clock::now().mono_us < end_us && !interrupt.came() {
+    let end_us = clock::mono_us() + interval_us;
+    while clock::mono_us() < end_us && !interrupt.came() {
         clock::sleep(20_000);
     }
 }
@@ -109,7 +109,7 @@ fn count_sources(
         let mut subscription = Subscription::new(nodes, wanted);
         while !ending.load(Relaxed) {
             match subscription.next() {
-                Ok(event) => hot.handle_event(clock::now().mono_us, &event),
+                Ok(event) => hot.handle_event(clock::mono_us(), &event),
                 // Without the right to subscribe, there is no list of the hottest sources.
                 Err(error) => return hot.set_refused(error.to_string()),
             }
@@ -132,9 +132,9 @@ fn live(
     let sampling = {
         let (latest, ending) = (latest.clone(), ending.clone());
         move || {
-            let mut next_us = clock::now().mono_us + interval_us;
+            let mut next_us = clock::mono_us() + interval_us;
             while !ending.load(Relaxed) {
-                let now_us = clock::now().mono_us;
+                let now_us = clock::mono_us();
                 if now_us < next_us {
                     clock::sleep((next_us - now_us).min(50_000));
                     continue;
@@ -168,7 +168,7 @@ fn draw_until_end(
     while !interrupt.came() {
         if !is_paused {
             let cluster = latest.lock().clone();
-            shown = Shown { cluster, hot: hot.hottest(clock::now().mono_us) };
+            shown = Shown { cluster, hot: hot.hottest(clock::mono_us()) };
         }
         let refusal = hot.refusal();
         terminal.draw(|frame| {

@@ -27,6 +27,7 @@ use self::heads::Scrapes;
 use self::reading::{HANDSHAKES_US_MAX, PETTY_US_MAX};
 use self::rights::Judgement;
 use self::run::ChangeRun;
+use super::allowance::Allowance;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
 use super::connection::{Admission, Connection, ConnectionStage};
@@ -68,6 +69,8 @@ pub struct Clients {
     scanning: VecDeque<usize>,
     /// Connections that are not read for now, because of back-pressure.
     paused: Vec<usize>,
+    /// Whether any of them was flushed, so that it may be read again.
+    may_resume: bool,
     /// Changes on their way to the connections that want them.
     run: ChangeRun,
     /// The way into the control plane.
@@ -113,6 +116,7 @@ impl Clients {
             turning: VecDeque::new(),
             scanning: VecDeque::new(),
             paused: Vec::new(),
+            may_resume: false,
             run: ChangeRun::default(),
             hand_over,
             tls,
@@ -146,6 +150,7 @@ impl Clients {
             || self.env.work.index.has_leaving()
             || !self.env.work.remains.is_empty()
             || self.judgement.is_under_way()
+            || self.may_resume
     }
 
     /// Returns whether anything was published since the last call.
@@ -197,7 +202,8 @@ impl Clients {
         }
     }
 
-    /// Reads, delivers, lets sessions work, and handles what is due. Returns whether something is left over.
+    /// Reads, delivers, lets sessions work, and handles what is due. Returns whether changes are left in the mailbox;
+    /// whether anything else is left over is known after the flush ([`Clients::has_work`]).
     pub fn turn(&mut self, now: Now) -> bool {
         self.judge_again(now);
         self.resume_paused(now);
@@ -208,7 +214,7 @@ impl Clients {
         self.handle_replicated(now);
         self.turn_sessions();
         self.handle_timers(now);
-        has_mail || self.has_work()
+        has_mail
     }
 
     /// Makes the mailbox take changes while any session has a pattern.
@@ -227,12 +233,9 @@ impl Clients {
 
     /// Lets sessions work that only have something to send.
     fn turn_sessions(&mut self) {
-        let end_us = clock::now().mono_us + PART_US_MAX;
+        let mut allowed = Allowance::of(PART_US_MAX);
         for _ in 0..self.turning.len() {
-            let now = clock::now();
-            if now.mono_us > end_us {
-                break;
-            }
+            let Some(now) = allowed.now() else { break };
             let Some(key) = self.turning.pop_front() else { break };
             self.turn_session(now, key);
         }
@@ -248,14 +251,11 @@ impl Clients {
             return false;
         }
         self.env.work.scans.begin_turn();
-        let end_us = clock::now().mono_us + SCAN_US_MAX;
+        let mut allowed = Allowance::of(SCAN_US_MAX);
         // Sessions that only wait take no steps. When all that are left wait, they have their turn next time.
         let mut in_vain = 0;
         while in_vain < self.scanning.len() && !self.env.work.scans.is_used_up() {
-            let now = clock::now();
-            if now.mono_us > end_us {
-                break;
-            }
+            let Some(now) = allowed.now() else { break };
             let Some(key) = self.scanning.pop_front() else { break };
             let before = self.env.work.scans.left();
             let waiting = self.table.get(key).map_or(0, |connection| connection.out.len());
@@ -287,8 +287,9 @@ impl Clients {
     /// Handles timers that are due, the earliest first, for as long as there is time. The others are due in the next
     /// turn, which does not wait then.
     fn handle_timers(&mut self, now: Now) {
-        let end_us = clock::now().mono_us + TIMERS_US_MAX;
-        while clock::now().mono_us <= end_us
+        let mut allowed = Allowance::of(TIMERS_US_MAX);
+        while self.env.timers.next_us().is_some_and(|at_us| at_us <= now.mono_us)
+            && !allowed.is_used_up()
             && let Some((at_us, token)) = self.env.timers.pop_due(now.mono_us)
         {
             let Some(connection) = self.table.get_mut(token.key) else { continue };
@@ -348,19 +349,33 @@ impl Clients {
     }
 
     /// Flushes every touched connection once, and counts what was delivered.
-    pub fn flush(&mut self, now: Now) {
+    pub fn flush(&mut self) {
+        self.flush_us = 0;
+        if !self.env.touched.is_empty() {
+            let now = clock::now();
+            self.flush_touched(now);
+            self.flush_us = clock::mono_us().saturating_sub(now.mono_us);
+        }
+        self.env.pool.handle_turn();
+        self.tell_metrics();
+    }
+
+    fn flush_touched(&mut self, now: Now) {
         let touched = std::mem::take(&mut self.env.touched);
         for &key in &touched {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.touched.leave();
+                self.may_resume |= connection.intake.is_paused();
                 self.flush_one(now, key);
                 self.count(now, key);
                 self.queue_turn(key);
             }
         }
         self.env.reuse_touched(touched);
-        self.env.pool.handle_turn();
-        self.flush_us = clock::now().mono_us.saturating_sub(now.mono_us);
+    }
+
+    /// Adds what was delivered, read and written since the last call to the metrics.
+    fn tell_metrics(&mut self) {
         let metrics = &self.env.host.shared.metrics;
         metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
         metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
@@ -414,15 +429,12 @@ impl Clients {
 
     /// Takes patterns of closed connections out of the index, as many as one turn has room and time for.
     fn sweep_index(&mut self) {
-        let end_us = clock::now().mono_us + PART_US_MAX;
+        let mut allowed = Allowance::of(PART_US_MAX);
         let mut left = PATTERNS_REMOVED_PER_TURN;
-        while left > 0 && self.env.work.index.has_leaving() {
+        while left > 0 && self.env.work.index.has_leaving() && !allowed.is_used_up() {
             let part = left.min(PATTERNS_REMOVED_AT_ONCE);
             self.env.work.index.sweep(part);
             left -= part;
-            if clock::now().mono_us > end_us {
-                break;
-            }
         }
     }
 
@@ -433,14 +445,14 @@ impl Clients {
         self.sweep_index();
         self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
         self.env.count_remains();
-        let end_us = clock::now().mono_us + REAP_US_MAX;
+        let mut allowed = Allowance::of(REAP_US_MAX);
         let mut is_late = false;
         for key in std::mem::take(&mut self.env.dead) {
             if is_late || self.env.work.index.is_leaving(key) {
                 self.env.dead.push(key);
                 continue;
             }
-            is_late = clock::now().mono_us > end_us;
+            is_late = allowed.is_used_up();
             let Some(mut connection) = self.table.try_remove(key) else { continue };
             if let Err(error) = connection.transport.deregister(registry) {
                 tracing::trace!(%error, "a closed connection was not registered");

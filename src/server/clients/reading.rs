@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::clock;
+use super::super::allowance::Allowance;
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::framing::message::Unwrapped;
 use super::super::lanes::{Lane, is_petty};
@@ -30,13 +30,11 @@ impl Clients {
     /// Reads the connections that have something, and hands out changes in between. Returns whether changes
     /// were left in the mailbox for want of time.
     pub(super) fn read_ready(&mut self) -> bool {
-        let end_us = clock::now().mono_us + PART_US_MAX;
+        let count = self.lanes.len(Lane::Messages);
+        let mut allowed = Allowance::of(PART_US_MAX);
         let mut bytes = 0;
-        for _ in 0..self.lanes.len(Lane::Messages) {
-            let now = clock::now();
-            if now.mono_us > end_us {
-                return false;
-            }
+        for _ in 0..count {
+            let Some(now) = allowed.now() else { return false };
             let Some(key) = self.lanes.pop(Lane::Messages) else { return false };
             bytes += self.read(now, key);
             if bytes >= HAND_OUT_BYTES {
@@ -51,16 +49,9 @@ impl Clients {
 
     /// Reads connections of a lane for `us` microseconds, in the order in which they came, and at least one.
     pub(super) fn read_lane(&mut self, lane: Lane, us: u64) {
-        let count = self.lanes.len(lane);
-        if count == 0 {
-            return;
-        }
-        let end_us = clock::now().mono_us + us;
-        for _ in 0..count {
-            let now = clock::now();
-            if now.mono_us > end_us {
-                return;
-            }
+        let mut allowed = Allowance::of(us);
+        for _ in 0..self.lanes.len(lane) {
+            let Some(now) = allowed.now() else { return };
             let Some(key) = self.lanes.pop(lane) else { return };
             self.read(now, key);
         }
@@ -168,6 +159,7 @@ impl Clients {
 
     /// Lets paused connections be read again that need not wait any longer.
     pub(super) fn resume_paused(&mut self, now: Now) {
+        self.may_resume = false;
         for key in std::mem::take(&mut self.paused) {
             if let Some(connection) = self.table.get_mut(key)
                 && connection.intake.leave_paused()

@@ -109,7 +109,7 @@ fn tls_config() -> io::Result<Arc<ClientConfig>> {
 
 /// Reads the head of an answer, and returns its status.
 fn status(socket: &mut dyn ReadWrite, timeout: Duration) -> io::Result<u16> {
-    let end_us = clock::now().mono_us + timeout.as_micros() as u64;
+    let end_us = clock::mono_us() + timeout.as_micros() as u64;
     let (mut head, mut piece) = (Vec::new(), [0; 1024]);
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -118,7 +118,7 @@ fn status(socket: &mut dyn ReadWrite, timeout: Duration) -> io::Result<u16> {
         if let (true, Some(status)) = (parsed.is_complete(), answer.code) {
             return Ok(status);
         }
-        if head.len() > HEAD_BYTES_MAX || clock::now().mono_us > end_us {
+        if head.len() > HEAD_BYTES_MAX || clock::mono_us() > end_us {
             return Err(io::Error::other("its answer does not end"));
         }
         match socket.read(&mut piece)? {

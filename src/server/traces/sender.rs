@@ -73,7 +73,7 @@ impl Sending {
         let mut batch = Vec::new();
         let mut due_us = None;
         while batch.len() < BATCH_SPANS_MAX {
-            let now_us = clock::now().mono_us;
+            let now_us = clock::mono_us();
             let wait = due_us.map_or(IDLE, |due: u64| Duration::from_micros(due.saturating_sub(now_us)));
             select! {
                 recv(spans) -> span => {
@@ -98,7 +98,7 @@ impl Sending {
             Ok(()) => counters.sent.add(batch.len() as u64),
             Err(error) => {
                 counters.dropped_endpoint.add(batch.len() as u64);
-                if let Some(batches) = self.log.count(clock::now().mono_us) {
+                if let Some(batches) = self.log.count(clock::mono_us()) {
                     tracing::warn!(
                         endpoint = %self.traces.config.endpoint,
                         %error,
