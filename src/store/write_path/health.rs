@@ -25,6 +25,8 @@ pub enum StoreHealth {
 pub(super) struct StoreCondition {
     /// The reason why commits fail, if they do.
     trouble: Mutex<Option<String>>,
+    /// Whether there is such a reason. Every publish asks, and takes no lock for it.
+    is_in_trouble: AtomicBool,
     /// The reason why nothing becomes durable for now although pushed records are taken, if there is one.
     away: Mutex<Option<String>>,
     /// Whether the map is being read again to make up for what was dropped.
@@ -34,12 +36,14 @@ pub(super) struct StoreCondition {
 impl StoreCondition {
     /// Sets the reason why commits fail; `None` when they succeed.
     pub(super) fn set_trouble(&self, reason: Option<String>) -> bool {
-        replace(&self.trouble, reason)
+        let mut current = self.trouble.lock();
+        self.is_in_trouble.store(reason.is_some(), Ordering::Release);
+        replace(&mut current, reason)
     }
 
     /// Sets the reason why nothing becomes durable for now; `None` when it does again.
     pub(super) fn set_away(&self, reason: Option<String>) -> bool {
-        replace(&self.away, reason)
+        replace(&mut self.away.lock(), reason)
     }
 
     /// Sets whether the map is being read again.
@@ -59,7 +63,9 @@ impl StoreCondition {
 
     /// The health that follows from this condition and the fill level of the queue.
     pub(super) fn health(&self, queue: &WriteQueue) -> StoreHealth {
-        if let Some(reason) = &*self.trouble.lock() {
+        if self.is_in_trouble.load(Ordering::Acquire)
+            && let Some(reason) = &*self.trouble.lock()
+        {
             return StoreHealth::Failing { reason: reason.clone() };
         }
         if self.needs_resync(queue) {
@@ -74,8 +80,7 @@ impl StoreCondition {
     }
 }
 
-fn replace(current: &Mutex<Option<String>>, reason: Option<String>) -> bool {
-    let mut current = current.lock();
+fn replace(current: &mut Option<String>, reason: Option<String>) -> bool {
     let is_changed = *current != reason;
     if is_changed {
         *current = reason;
