@@ -221,8 +221,7 @@ impl Gossip {
         self.has_work(at.mono_us, shared)
     }
 
-    /// Hands the cluster what the clients of this worker have just published, and looks for nothing else. Returns
-    /// whether there is more to do at once.
+    /// Hands the cluster what clients of this worker have just published. Returns whether there is more to do at once.
     pub fn pass_on(&mut self, shared: &Shared) -> bool {
         let now = clock::now();
         self.send_published(now, shared);

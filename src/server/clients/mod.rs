@@ -4,7 +4,7 @@
 //! connections in, [`reading`] has the way in (frames, messages), [`heads`] what requests ask for, [`rights`] who may
 //! go on, [`streams`] the streams of events, [`delivery`] the way out (changes of the
 //! mailbox, answers that waited), with the [`run`] in which changes are handed out. [`env`] has what the
-//! work on one connection needs beside the connection.
+//! work on one connection needs beside the connection, and [`traffic`] what the metrics are told.
 
 mod arrival;
 mod delivery;
@@ -14,6 +14,7 @@ mod reading;
 mod rights;
 mod run;
 mod streams;
+mod traffic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use self::heads::Scrapes;
 use self::reading::{HANDSHAKES_US_MAX, PETTY_US_MAX};
 use self::rights::Judgement;
 use self::run::ChangeRun;
-use super::allowance::Allowance;
+use self::traffic::Traffic;
 use super::clock;
 use super::close::{CloseCode, CloseReason};
 use super::connection::{Admission, Connection, ConnectionStage};
@@ -35,6 +36,7 @@ use super::host::WorkerHost;
 use super::lanes::{Lane, Lanes};
 use super::liveness::Silence;
 use super::shared::Shared;
+use super::time_bound::TimeBound;
 use super::tls::TlsAcceptor;
 use super::transport::Layer;
 use crate::http::{HEAD_LATE, HandOver};
@@ -54,6 +56,7 @@ const TIMERS_US_MAX: u64 = 500;
 const REAP_US_MAX: u64 = 500;
 /// Number of patterns of closed connections that are removed from the index before the worker looks at the clock.
 const PATTERNS_REMOVED_AT_ONCE: usize = 32;
+
 /// All clients of one worker.
 pub struct Clients {
     /// All connections. A place here is a connection's key.
@@ -91,17 +94,6 @@ pub struct Clients {
     judgement: Judgement,
     /// Bytes read from and written to connections since they were last added to the metrics.
     traffic: Traffic,
-}
-
-/// What was read and written, and how many patterns there were, when the metrics were last told.
-#[derive(Debug, Default)]
-struct Traffic {
-    received_bytes: u64,
-    sent_bytes: u64,
-    /// Number of patterns that the gauge counts.
-    patterns: usize,
-    /// Number of filters that the gauge counts.
-    filters: usize,
 }
 
 impl Clients {
@@ -233,7 +225,7 @@ impl Clients {
 
     /// Lets sessions work that only have something to send.
     fn turn_sessions(&mut self) {
-        let mut allowed = Allowance::of(PART_US_MAX);
+        let mut allowed = TimeBound::of(PART_US_MAX);
         for _ in 0..self.turning.len() {
             let Some(now) = allowed.now() else { break };
             let Some(key) = self.turning.pop_front() else { break };
@@ -251,7 +243,7 @@ impl Clients {
             return false;
         }
         self.env.work.scans.begin_turn();
-        let mut allowed = Allowance::of(SCAN_US_MAX);
+        let mut allowed = TimeBound::of(SCAN_US_MAX);
         // Sessions that only wait take no steps. When all that are left wait, they have their turn next time.
         let mut in_vain = 0;
         while in_vain < self.scanning.len() && !self.env.work.scans.is_used_up() {
@@ -287,7 +279,7 @@ impl Clients {
     /// Handles timers that are due, the earliest first, for as long as there is time. The others are due in the next
     /// turn, which does not wait then.
     fn handle_timers(&mut self, now: Now) {
-        let mut allowed = Allowance::of(TIMERS_US_MAX);
+        let mut allowed = TimeBound::of(TIMERS_US_MAX);
         while self.env.timers.next_us().is_some_and(|at_us| at_us <= now.mono_us)
             && !allowed.is_used_up()
             && let Some((at_us, token)) = self.env.timers.pop_due(now.mono_us)
@@ -374,22 +366,6 @@ impl Clients {
         self.env.reuse_touched(touched);
     }
 
-    /// Adds what was delivered, read and written since the last call to the metrics.
-    fn tell_metrics(&mut self) {
-        let metrics = &self.env.host.shared.metrics;
-        metrics.deliveries.add(std::mem::take(&mut self.env.work.deliveries));
-        metrics.conflated.add(std::mem::take(&mut self.env.work.conflated));
-        metrics.scan_steps.add(self.env.work.scans.take_count());
-        metrics.clients.received_bytes.add(std::mem::take(&mut self.traffic.received_bytes));
-        metrics.clients.sent_bytes.add(std::mem::take(&mut self.traffic.sent_bytes));
-        let patterns = self.env.work.index.len();
-        let before = std::mem::replace(&mut self.traffic.patterns, patterns);
-        if before != patterns {
-            metrics.clients.patterns.add(patterns as i64 - before as i64);
-        }
-        self.count_filters();
-    }
-
     /// Counts what the connection at `key` makes this node hold, and closes it if that is too much.
     fn count(&mut self, now: Now, key: usize) {
         if let Some(connection) = self.table.get_mut(key) {
@@ -429,7 +405,7 @@ impl Clients {
 
     /// Takes patterns of closed connections out of the index, as many as one turn has room and time for.
     fn sweep_index(&mut self) {
-        let mut allowed = Allowance::of(PART_US_MAX);
+        let mut allowed = TimeBound::of(PART_US_MAX);
         let mut left = PATTERNS_REMOVED_PER_TURN;
         while left > 0 && self.env.work.index.has_leaving() && !allowed.is_used_up() {
             let part = left.min(PATTERNS_REMOVED_AT_ONCE);
@@ -445,7 +421,7 @@ impl Clients {
         self.sweep_index();
         self.env.work.remains.sweep(RECORDS_FREED_PER_TURN);
         self.env.count_remains();
-        let mut allowed = Allowance::of(REAP_US_MAX);
+        let mut allowed = TimeBound::of(REAP_US_MAX);
         let mut is_late = false;
         for key in std::mem::take(&mut self.env.dead) {
             if is_late || self.env.work.index.is_leaving(key) {

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::super::allowance::Allowance;
 use super::super::connection::{AwaitedEnd, Connection, ConnectionStage, Open};
 use super::super::framing::message::Unwrapped;
 use super::super::lanes::{Lane, is_petty};
 use super::super::lifecycle::Phase;
 use super::super::session::Endpoint;
+use super::super::time_bound::TimeBound;
 use super::super::tls::TlsFault;
 use super::super::transport::Received;
 use super::Clients;
@@ -31,7 +31,7 @@ impl Clients {
     /// were left in the mailbox for want of time.
     pub(super) fn read_ready(&mut self) -> bool {
         let count = self.lanes.len(Lane::Messages);
-        let mut allowed = Allowance::of(PART_US_MAX);
+        let mut allowed = TimeBound::of(PART_US_MAX);
         let mut bytes = 0;
         for _ in 0..count {
             let Some(now) = allowed.now() else { return false };
@@ -49,7 +49,7 @@ impl Clients {
 
     /// Reads connections of a lane for `us` microseconds, in the order in which they came, and at least one.
     pub(super) fn read_lane(&mut self, lane: Lane, us: u64) {
-        let mut allowed = Allowance::of(us);
+        let mut allowed = TimeBound::of(us);
         for _ in 0..self.lanes.len(lane) {
             let Some(now) = allowed.now() else { return };
             let Some(key) = self.lanes.pop(lane) else { return };

@@ -6,15 +6,15 @@ use crate::record::Now;
 /// Bounds how long one part of a turn works. The time starts with the first look at it, so a part that has nothing to
 /// do reads no clock: at light load, reading clocks was a tenth of a worker's time.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct TimeBound {
     most_us: u64,
     end_us: Option<u64>,
 }
 
-impl Allowance {
+impl TimeBound {
     /// Allows `most_us` microseconds from the first look on.
-    pub fn of(most_us: u64) -> Allowance {
-        Allowance { most_us, end_us: None }
+    pub fn of(most_us: u64) -> TimeBound {
+        TimeBound { most_us, end_us: None }
     }
 
     /// Returns both clocks, or `None` if the time is used up.
@@ -39,10 +39,10 @@ mod tests {
 
     #[test]
     fn the_time_starts_with_the_first_look_and_ends() {
-        let mut allowed = Allowance::of(100);
+        let mut allowed = TimeBound::of(100);
         assert!(!allowed.ends_before(1_000), "the time starts here");
         assert!(!allowed.ends_before(1_100));
         assert!(allowed.ends_before(1_101));
-        assert!(Allowance::of(0).now().is_some(), "the first look is always allowed");
+        assert!(TimeBound::of(0).now().is_some(), "the first look is always allowed");
     }
 }
