@@ -232,6 +232,13 @@ pub fn openapi(node: &Node) -> Value {
     answer.json()
 }
 
+/// Checks that an answer to a request of this node is described, status and body.
+pub fn assert_described(node: &Node, (method, path): (&str, &str), answer: &Http) {
+    let document = openapi(node);
+    let found = Described::all(&document).into_iter().find(|it| (it.method, it.path) == (method, path));
+    found.unwrap_or_else(|| panic!("{method} {path} is not described")).check(answer);
+}
+
 /// Requests that end the node, that do not end by themselves, or that other parts of the program answer.
 const APART: [&str; 5] = ["/v1/admin/drain", "/v1/stream", "/publish", "/subscribe", "/"];
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::api::assert_described;
 use crate::harness::clock::ShiftedClock;
 use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Node, NodeConfig, eventually, wall_us};
@@ -77,6 +78,7 @@ fn of_three_nodes_the_one_with_the_wrong_clock_takes_no_records() {
         (answer.json()["code"] == "clock_skew").then_some(answer)
     });
     answer.assert_problem(503, "clock_skew");
+    assert_described(&wrong, ("post", "/v1/publish"), &answer);
     assert_eq!(wrong.get("/readyz").status, 503);
     let offset = wrong.metric("anode_clock_offset_seconds", &[]);
     assert!((55.0..65.0).contains(&offset.abs()), "the offset is shown as {offset}");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::api::assert_described;
 use crate::graphql::{data, error, post, text};
 use crate::harness::rights::{RightsFile, bearer, token_entry};
 use crate::harness::ws::{Handshake, shake_with};
@@ -12,7 +13,11 @@ use crate::harness::{Deadline, Http, Node, NodeConfig};
 #[test]
 fn what_is_no_request_is_refused_by_name() {
     let node = Node::single();
-    let raw = |body: &str| Http::post(&node.http, "/graphql", body);
+    let raw = |body: &str| {
+        let answer = Http::post(&node.http, "/graphql", body);
+        assert_described(&node, ("post", "/graphql"), &answer);
+        answer
+    };
     raw("{").assert_problem(400, "bad_json");
     raw("").assert_problem(400, "bad_json");
     raw("7").assert_problem(400, "bad_request");

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::assert_described;
 use crate::harness::{Cluster, Http, Node, NodeConfig, encode, wall_us};
 
 #[test]
@@ -120,6 +121,7 @@ fn a_level_that_is_not_reached_is_504_and_the_record_is_applied() {
         }
         _ => {
             answer.assert_problem(504, "timeout");
+            assert_described(&cluster[0], ("post", "/v1/publish"), &answer);
             assert_eq!((&said["applied"], &said["ts"]), (&json!(true), &json!(1000)), "{answer:?}");
             assert_eq!((&said["nodes"], &said["temporary"]), (&json!(1), &json!(true)), "{answer:?}");
         }

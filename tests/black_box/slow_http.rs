@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::api::assert_described;
 use crate::harness::http::{connect, read_all};
 use crate::harness::wait::throughout;
 use crate::harness::{Cluster, Deadline, Http, Node, NodeConfig, eventually};
@@ -148,6 +149,7 @@ fn a_body_slower_than_the_least_rate_is_cut() {
     assert!(slow.read_exact(&mut head).is_ok() && &head == b"HTTP/1.1 200", "{head:?}");
     let answer = Http::read(&mut dripping).unwrap_or_else(|error| panic!("no answer: {error}"));
     answer.assert_problem(408, "too_slow");
+    assert_described(&node, ("post", "/v1/publish"), &answer);
     assert_eq!(answer.json()["temporary"], true, "{answer:?}");
     assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
     assert_eq!(node.metric("anode_http_cuts_total", &[("reason", "slow_body")]), 1.0);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::api::assert_described;
 use crate::harness::http::{connect, read_all};
 use crate::harness::raw::frame;
 use crate::harness::{Client, Cluster, Deadline, Http, Node};
@@ -228,6 +229,7 @@ fn a_head_must_come_in_time_on_every_way() {
                 let answer = path.map_or_else(|| first(node, begun), |path| second(node, path, begun));
                 answer.assert_problem(408, "timeout");
                 assert_eq!(answer.json()["temporary"], true, "{path:?}: {answer:?}");
+                assert_described(node, ("get", "/v1/members"), &answer);
             });
         }
     });
