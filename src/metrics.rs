@@ -21,7 +21,7 @@ pub use self::bounded::{BoundedQueue, BoundedQueues};
 pub use self::connections::{FilterMetrics, HttpCuts, TlsCounters};
 pub use self::deliveries::{ArchiveCounters, HookCounters};
 use self::exposition::{Exposition, Seconds};
-pub use self::kinds::{Counter, DurationTally, Gauge, Histogram};
+pub use self::kinds::{Counter, DurationTally, Gauge, GaugeShare, Histogram};
 pub use self::middlewares::MiddlewareCounters;
 pub use self::operation::{
     AckTimes, CLOSE_CODES, ClientTraffic, LimitGauges, ProcessGauges, QueueBytes, TraceCounters,

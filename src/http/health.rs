@@ -52,7 +52,7 @@ impl HealthPath {
             },
             HealthPath::Metrics => {
                 let mut body = String::with_capacity(8 * 1024);
-                node.metrics().write(&mut body);
+                node.fresh_metrics().write(&mut body);
                 if let Some(auth) = node.door().auth() {
                     auth.write_metrics(&mut body);
                 }

@@ -245,8 +245,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn subscribe(&self, query: &str, access: Option<Access>, address: IpAddr) -> Result<UnixStream, Refusal>;
     /// The door that every request passes.
     fn door(&self) -> &Door;
-    /// The counters of the node. Gauges that are computed on demand are brought up to date before.
+    /// The metrics of the node. Gauges that are computed on demand may be old.
     fn metrics(&self) -> &Metrics;
+    /// The metrics of the node, with all gauges brought up to date.
+    fn fresh_metrics(&self) -> &Metrics;
     /// The memory that clients may make the node hold.
     fn memory(&self) -> &Arc<Budget>;
     /// Counts and logs a request of a client at `address` that the door has refused with this HTTP status.

@@ -247,6 +247,7 @@ impl<L: SocketLayer> ClientStream<L> {
         while !self.problem.is_empty() {
             let problem = self.problem.clone();
             let count = ready!(self.poll_written(cx, |layer, socket| layer.write(socket, &problem)))?;
+            self.node.metrics().clients.sent_bytes.add(count as u64);
             self.problem = problem.slice(count.min(problem.len())..);
         }
         Poll::Ready(Ok(()))
@@ -289,6 +290,7 @@ impl<L: SocketLayer> AsyncRead for ClientStream<L> {
             Poll::Ready(read) => {
                 let read = read?;
                 buffer.advance(read);
+                self.node.metrics().clients.received_bytes.add(read as u64);
                 self.count_read(read);
                 self.has_begun = true;
                 Poll::Ready(Ok(()))
@@ -313,6 +315,7 @@ impl<L: SocketLayer> AsyncWrite for ClientStream<L> {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(self.poll_written(cx, |layer, socket| layer.write(socket, bytes)))?;
+        self.node.metrics().clients.sent_bytes.add(written as u64);
         if let Some(reader) = &mut self.reader {
             reader.handle_moved(written);
         }

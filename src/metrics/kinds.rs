@@ -1,5 +1,6 @@
 //! The kinds of metrics: counters, gauges and histograms.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A number that only grows.
@@ -52,6 +53,32 @@ impl Gauge {
     }
 }
 
+/// The part that one of several queues has in a gauge that tells their sum. What it holds leaves the gauge when it is
+/// dropped.
+#[derive(Debug)]
+pub struct GaugeShare<'a> {
+    gauge: &'a Gauge,
+    value: Cell<i64>,
+}
+
+impl<'a> GaugeShare<'a> {
+    /// Makes a share of `gauge` that holds nothing.
+    pub fn of(gauge: &'a Gauge) -> GaugeShare<'a> {
+        GaugeShare { gauge, value: Cell::new(0) }
+    }
+
+    /// Sets what this share holds.
+    pub fn set(&self, value: i64) {
+        self.gauge.add(value - self.value.replace(value));
+    }
+}
+
+impl Drop for GaugeShare<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// Upper bounds of the buckets, in microseconds: from a hop over loopback to the healing of a partition.
 pub(super) const BUCKETS_US: [u64; 17] = [
     100, 250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
@@ -99,5 +126,24 @@ impl Histogram {
             counter.increment();
         }
         self.sum_us.add(us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_a_gauge_add_up_and_leave_it() {
+        let gauge = Gauge::default();
+        let (first, second) = (GaugeShare::of(&gauge), GaugeShare::of(&gauge));
+        first.set(5);
+        second.set(7);
+        first.set(3);
+        assert_eq!(gauge.get(), 10);
+        drop(first);
+        assert_eq!(gauge.get(), 7);
+        drop(second);
+        assert_eq!(gauge.get(), 0);
     }
 }

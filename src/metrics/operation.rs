@@ -106,12 +106,12 @@ pub const CLOSE_CODES: [u16; 19] = [
 /// Code with which a subscriber is closed that does not keep up.
 const SLOW_CONSUMER: u16 = 4202;
 
-/// What clients send and get over WebSocket, and how their connections end.
+/// What clients send and get, and how their connections end.
 #[derive(Debug, Default)]
 pub struct ClientTraffic {
-    /// Bytes read from connections that the event loops serve, below their TLS.
+    /// Bytes read from connections, without what TLS adds.
     pub received_bytes: Counter,
-    /// Bytes written to connections that the event loops serve, below their TLS.
+    /// Bytes written to connections, without what TLS adds.
     pub sent_bytes: Counter,
     /// Patterns of all subscriptions.
     pub patterns: Gauge,
@@ -143,9 +143,9 @@ impl ClientTraffic {
     }
 
     pub(super) fn write(&self, text: &mut Exposition<'_>) {
-        let help = "Bytes from clients over WebSocket, and in heads of requests.";
+        let help = "Bytes from clients over WebSocket and HTTP, without what TLS adds.";
         text.counter("client_bytes_received_total", help, &self.received_bytes);
-        let help = "Bytes to clients over WebSocket, and in answers to upgrades.";
+        let help = "Bytes to clients over WebSocket and HTTP, without what TLS adds.";
         text.counter("client_bytes_sent_total", help, &self.sent_bytes);
         text.gauge("subscription_patterns", "Patterns of all subscriptions.", &self.patterns);
         text.head("client_closes_total", "counter", "Connections closed by this node, by code.");
@@ -178,6 +178,10 @@ pub struct QueueBytes {
     pub streams: Gauge,
     /// Datagrams to peers that the socket did not take so far.
     pub datagrams: Gauge,
+    /// Records that wait for the receivers of webhooks.
+    pub hooks: Gauge,
+    /// Spans of traced records that wait to be sent.
+    pub traces: Gauge,
 }
 
 /// Spans of traced records since the start, by what became of them.
@@ -219,7 +223,7 @@ pub struct LimitGauges {
 impl QueueBytes {
     pub(super) fn write(&self, text: &mut Exposition<'_>) {
         text.head("queue_bytes", "gauge", "Bytes that wait, by queue.");
-        let QueueBytes { outbox, store, mailboxes, merges, streams, datagrams } = self;
+        let QueueBytes { outbox, store, mailboxes, merges, streams, datagrams, hooks, traces } = self;
         for (queue, gauge) in [
             ("outbox", outbox),
             ("store", store),
@@ -227,6 +231,8 @@ impl QueueBytes {
             ("merges", merges),
             ("streams", streams),
             ("datagrams", datagrams),
+            ("hooks", hooks),
+            ("traces", traces),
         ] {
             text.line(format_args!("queue_bytes{{queue=\"{queue}\"}} {}", gauge.get()));
         }

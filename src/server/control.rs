@@ -206,6 +206,10 @@ impl NodeService for Control {
     }
 
     fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    fn fresh_metrics(&self) -> &Metrics {
         let metrics = &self.0.metrics;
         let latest = self.0.ingest.latest();
         metrics.sources.set(latest.len() as i64);
@@ -223,6 +227,8 @@ impl NodeService for Control {
         metrics.queues.merges.set(self.0.merging.waiting_bytes() as i64);
         let mailboxes = self.0.mailboxes().iter().map(Mailbox::bytes).sum::<usize>();
         metrics.queues.mailboxes.set(mailboxes as i64);
+        let spans = self.0.traces().map_or(0, |traces| traces.waiting_bytes());
+        metrics.queues.traces.set(spans as i64);
         let is_up = store.health() == StoreHealth::Open && store.away().is_none();
         metrics.store_up.set(i64::from(is_up));
         metrics

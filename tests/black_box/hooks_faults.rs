@@ -215,6 +215,10 @@ fn a_receiver_that_falls_behind_gets_the_newest() {
         let record = json!({"source": format!("s/{}", n % 5), "data": {"n": n, "x": text}});
         publisher.publish(record);
     }
+    // The figure of its queue follows what waits for the receiver.
+    let waiting = || node.metric("anode_queue_bytes", &[("queue", "hooks")]);
+    eventually("records wait", LONG, || (waiting() > 3.0 * 1024.0 * 1024.0).then_some(()));
+    assert!(waiting() < 5.0 * 1024.0 * 1024.0, "{}", waiting());
     let grown = node.rss_bytes().saturating_sub(before);
     assert!(grown < 24 << 20, "grew by {} MiB", grown >> 20);
     is_slow.store(false, Ordering::Relaxed);
@@ -230,4 +234,5 @@ fn a_receiver_that_falls_behind_gets_the_newest() {
         Some(state(&node, "h")).filter(|told| told["behind"] == false)
     });
     assert!(told["error"].is_null(), "{told}");
+    eventually("nothing waits", LONG, || (waiting() == 0.0).then_some(()));
 }

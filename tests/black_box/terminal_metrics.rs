@@ -74,6 +74,11 @@ fn clients_are_counted_by_bytes_patterns_and_ends() {
         (value("client_closes_total", &[("code", "1003")]) == 1.0).then_some(())
     });
     assert_eq!(value("slow_consumers_total", &[]), 0.0);
+    // Bodies and answers of plain HTTP were not counted.
+    let (received, sent) = (value("client_bytes_received_total", &[]), value("client_bytes_sent_total", &[]));
+    assert_eq!(node.put("h", json!(data)), node.latest("h").expect("a record")["ts"]);
+    assert!(value("client_bytes_received_total", &[]) >= received + 10_000.0);
+    assert!(value("client_bytes_sent_total", &[]) >= sent + 10_000.0);
     drop(client);
     eventually("its patterns are gone", Duration::from_secs(10), || {
         (value("subscription_patterns", &[]) == 0.0).then_some(())
@@ -175,7 +180,7 @@ fn queues_and_bounds_have_figures() {
     let node =
         Node::start(NodeConfig::named("a").with(&["--max-connections", "1234", "--max-memory", "64MiB"]));
     let text = node.get("/metrics").body;
-    for queue in ["outbox", "store", "mailboxes", "merges", "streams", "datagrams"] {
+    for queue in ["outbox", "store", "mailboxes", "merges", "streams", "datagrams", "hooks", "traces"] {
         assert!(text.contains(&format!("anode_queue_bytes{{queue=\"{queue}\"}} ")), "{queue} in\n{text}");
     }
     assert_eq!(node.metric("anode_limit", &[("name", "connections")]), 1234.0);

@@ -232,6 +232,7 @@ fn a_receiver_that_takes_nothing_costs_spans_and_nothing_else() {
     eventually("what is too much is dropped", Duration::from_secs(10), || {
         (dropped(&node) > 0.0).then_some(())
     });
+    assert!(node.metric("anode_queue_bytes", &[("queue", "traces")]) > 10_000.0, "the others wait");
     assert_eq!(node.latest("s/999").expect("held")["data"], 999);
     assert_eq!(node.sigterm(), Some(0), "it ends although the receiver does not answer");
 }

@@ -75,6 +75,11 @@ impl HookQueue {
         self.bytes >= HOOK_QUEUE_BYTES_MAX
     }
 
+    /// Bytes of what waits.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns whether no record waits. There may be a token.
     pub fn has_no_records(&self) -> bool {
         self.records == 0

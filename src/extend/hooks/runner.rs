@@ -29,6 +29,7 @@ use crate::extend::http_client::http_client;
 use crate::extend::runner::{Run, RunContext, Runner};
 use crate::extend::state::StateWriter;
 use crate::extend::subscription::{ExtensionFeed, FeedFrame, Subscribed, open_feed};
+use crate::metrics::GaugeShare;
 
 /// Waiting time before a subscription is opened again that was refused or lost, in microseconds.
 const REOPEN_US: u64 = 1_000_000;
@@ -103,7 +104,7 @@ async fn run(definition: &Definition, context: RunContext) -> Result<(), String>
                 continue;
             }
         };
-        let desk = Desk::default();
+        let desk = Desk::new(GaugeShare::of(&host.metrics().queues.hooks));
         let ended = follow(&desk, feed, &asked, &mut sender).await?;
         cursor = desk.token.take().or(cursor);
         match &ended {
@@ -122,7 +123,7 @@ async fn run(definition: &Definition, context: RunContext) -> Result<(), String>
 /// Reads and sends until the subscription has ended and everything that it brought was taken. An error is the end of the
 /// webhook.
 async fn follow(
-    desk: &Desk,
+    desk: &Desk<'_>,
     mut feed: ExtensionFeed,
     asked: &Subscribed<'_>,
     sender: &mut HookSender<'_>,
@@ -153,9 +154,10 @@ enum FeedEnd {
 }
 
 /// What the part that reads and the part that sends share.
-#[derive(Default)]
-struct Desk {
+struct Desk<'a> {
     queue: RefCell<HookQueue>,
+    /// The bytes of the queue in the metrics of the node.
+    counted: GaugeShare<'a>,
     /// The last token that came.
     token: Cell<Option<String>>,
     /// Tells the sender that something has come, or that nothing will.
@@ -166,7 +168,27 @@ struct Desk {
     is_over: Cell<bool>,
 }
 
-impl Desk {
+impl<'a> Desk<'a> {
+    /// A desk with nothing on it, which is counted by `counted`.
+    fn new(counted: GaugeShare<'a>) -> Desk<'a> {
+        Desk {
+            queue: RefCell::default(),
+            counted,
+            token: Cell::default(),
+            changed: Notify::new(),
+            taken: Notify::new(),
+            is_over: Cell::default(),
+        }
+    }
+
+    /// Changes the queue, and counts what waits in it then.
+    fn change<T>(&self, act: impl FnOnce(&mut HookQueue) -> T) -> T {
+        let mut queue = self.queue.borrow_mut();
+        let done = act(&mut queue);
+        self.counted.set(queue.bytes() as i64);
+        done
+    }
+
     /// Puts what a subscription brings into the queue, until it ends.
     async fn fill(&self, feed: &mut ExtensionFeed, asked: &Subscribed<'_>, state: &StateWriter) -> FeedEnd {
         loop {
@@ -189,7 +211,7 @@ impl Desk {
             };
             for event in events {
                 match event {
-                    HookEvent::Record(record) => self.queue.borrow_mut().push(record),
+                    HookEvent::Record(record) => self.change(|queue| queue.push(record)),
                     HookEvent::Token(token) => self.put_token(token),
                     HookEvent::Eos(token) => {
                         self.put_token(token);
@@ -209,7 +231,7 @@ impl Desk {
     }
 
     fn put_token(&self, token: String) {
-        self.queue.borrow_mut().push_token(token.clone());
+        self.change(|queue| queue.push_token(token.clone()));
         self.token.set(Some(token));
         self.changed.notify_one();
     }
@@ -240,7 +262,7 @@ struct HookSender<'a> {
 
 impl HookSender<'_> {
     /// Sends what is in the queue until nothing comes any more and all was taken. An error is the end of the webhook.
-    async fn send_all(&mut self, desk: &Desk) -> Result<(), String> {
+    async fn send_all(&mut self, desk: &Desk<'_>) -> Result<(), String> {
         loop {
             while let Some(token) = next_token(desk) {
                 self.keeper.handle_token(&*self.host, token);
@@ -253,7 +275,7 @@ impl HookSender<'_> {
                 continue;
             }
             self.linger(desk).await;
-            let batch = desk.queue.borrow_mut().take_batch(self.records_max, self.hook.batch_bytes);
+            let batch = desk.change(|queue| queue.take_batch(self.records_max, self.hook.batch_bytes));
             if let Some(batch) = batch {
                 desk.taken.notify_one();
                 self.state.set("waiting", desk.queue.borrow().records() + batch.records.len());
@@ -263,7 +285,7 @@ impl HookSender<'_> {
     }
 
     /// Waits until a batch is full, or for as long as records may wait for others.
-    async fn linger(&self, desk: &Desk) {
+    async fn linger(&self, desk: &Desk<'_>) {
         if self.hook.linger_us == 0 {
             return;
         }
@@ -277,7 +299,7 @@ impl HookSender<'_> {
     }
 
     /// Sends a batch until it is taken. If it is too large, it is put back.
-    async fn send(&mut self, desk: &Desk, batch: HookBatch) -> Result<(), String> {
+    async fn send(&mut self, desk: &Desk<'_>, batch: HookBatch) -> Result<(), String> {
         let body = Bytes::from(batch.body());
         loop {
             let delivered = self.receiver.send(body.clone(), self.host.now()).await;
@@ -293,7 +315,7 @@ impl HookSender<'_> {
                 Delivered::Gone => return Err(self.end("the receiver answered 410 Gone")),
                 Delivered::TooLarge if batch.records.len() > 1 => {
                     self.records_max = batch.records.len() / 2;
-                    desk.queue.borrow_mut().put_back(batch);
+                    desk.change(|queue| queue.put_back(batch));
                     return Ok(());
                 }
                 Delivered::TooLarge => ("the receiver answered 413 to a single record".to_owned(), None),
@@ -344,6 +366,6 @@ impl HookSender<'_> {
 }
 
 /// Takes a token that stands before all records.
-fn next_token(desk: &Desk) -> Option<String> {
-    desk.queue.borrow_mut().take_token()
+fn next_token(desk: &Desk<'_>) -> Option<String> {
+    desk.change(HookQueue::take_token)
 }

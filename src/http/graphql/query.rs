@@ -100,7 +100,7 @@ impl QueryRoot {
             version: env!("CARGO_PKG_VERSION"),
             ready: readiness.is_ok(),
             reason: readiness.err(),
-            sources: u64::try_from(app.node.metrics().sources.get()).unwrap_or(0),
+            sources: u64::try_from(app.node.fresh_metrics().sources.get()).unwrap_or(0),
             member: myself.map(GraphqlMember::from),
         })
     }

@@ -256,6 +256,10 @@ impl NodeService for Few {
         &self.metrics
     }
 
+    fn fresh_metrics(&self) -> &Metrics {
+        self.metrics()
+    }
+
     fn memory(&self) -> &Arc<Budget> {
         &self.memory.0
     }

@@ -49,6 +49,11 @@ impl Traces {
         &self.queue.1
     }
 
+    /// Memory of the spans that wait to be sent, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting().len() * size_of::<TraceSpan>()
+    }
+
     /// Returns whether a record is traced. Records of the nodes themselves are not.
     pub fn is_sampled(&self, record: &Record) -> bool {
         record.checksum <= self.config.checksum_max && !Source::is_system(record.source.as_str())
